@@ -1,0 +1,261 @@
+-- Tables.  Run once: an update script changes them by hand.
+
+CREATE TABLE boocoder.providers (
+	name text PRIMARY KEY CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
+	label text NOT NULL,
+	transport text NOT NULL CHECK (transport IN ('native', 'acp', 'opencode', 'pty', 'stream_json', 'command')),
+	command text[] NOT NULL DEFAULT '{}' CHECK (array_position(command, NULL) IS NULL),
+	env jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(env) = 'object'),
+	models jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(models) = 'array'),
+	modes jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(modes) = 'array'),
+	default_model text,
+	permission_policy text NOT NULL DEFAULT 'allow' CHECK (permission_policy IN ('allow', 'reject')),
+	enabled boolean NOT NULL DEFAULT true,
+	builtin boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE boocoder.providers IS 'the coding agents that tasks may name; only administrators write here';
+COMMENT ON COLUMN boocoder.providers.env IS 'environment of the agent, over the allow-listed one; readable by the dispatcher only';
+COMMENT ON COLUMN boocoder.providers.permission_policy IS 'how requests of the agent for permission are answered';
+
+CREATE TABLE boocoder.available_agents (
+	name text PRIMARY KEY REFERENCES boocoder.providers ON DELETE CASCADE,
+	label text NOT NULL,
+	transport text NOT NULL,
+	install_path text,
+	version text,
+	supports_acp boolean NOT NULL DEFAULT false,
+	models jsonb NOT NULL DEFAULT '[]',
+	status text NOT NULL DEFAULT 'loading' CHECK (status IN ('loading', 'ready', 'unavailable', 'error')),
+	probed_at timestamptz
+);
+COMMENT ON TABLE boocoder.available_agents IS 'what was found out about each provider on this host';
+
+CREATE TABLE boocoder.projects (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name text NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 200),
+	path text NOT NULL CHECK (path ~ '^/'),
+	base_branch text,
+	default_agent text,
+	default_model text,
+	allowed_read_paths text[] NOT NULL DEFAULT '{}',
+	setup text[] NOT NULL DEFAULT '{}' CHECK (array_position(setup, NULL) IS NULL),
+	shared boolean NOT NULL DEFAULT false,
+	owner name NOT NULL DEFAULT current_user,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	archived_at timestamptz
+);
+COMMENT ON TABLE boocoder.projects IS 'git repositories that agents work on';
+COMMENT ON COLUMN boocoder.projects.base_branch IS 'where new worktrees begin; NULL: what is checked out';
+COMMENT ON COLUMN boocoder.projects.setup IS 'shell commands run once in each new worktree, inside the sandbox';
+COMMENT ON COLUMN boocoder.projects.shared IS 'everybody with a boocoder role sees the project and all of its tasks';
+
+CREATE TABLE boocoder.sessions (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	project_id bigint NOT NULL REFERENCES boocoder.projects,
+	title text,
+	owner name NOT NULL DEFAULT current_user,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	closed_at timestamptz,
+	UNIQUE (id, project_id)
+);
+CREATE INDEX ON boocoder.sessions (project_id);
+COMMENT ON TABLE boocoder.sessions IS 'a workspace: its chats share one worktree';
+
+CREATE TABLE boocoder.chats (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	session_id bigint NOT NULL REFERENCES boocoder.sessions ON DELETE CASCADE,
+	title text,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	closed_at timestamptz,
+	UNIQUE (id, session_id)
+);
+CREATE INDEX ON boocoder.chats (session_id);
+COMMENT ON TABLE boocoder.chats IS 'a conversation within a session: the unit of an agent''s context';
+
+CREATE SEQUENCE boocoder.fence_seq;
+COMMENT ON SEQUENCE boocoder.fence_seq IS 'numbers of claims: what an older claim sends is refused';
+
+CREATE TABLE boocoder.tasks (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	project_id bigint NOT NULL REFERENCES boocoder.projects,
+	session_id bigint,
+	chat_id bigint,
+	parent_task_id bigint,
+	agent text,
+	model text,
+	mode text,
+	input text NOT NULL CHECK (length(input) BETWEEN 1 AND 1000000),
+	creator text NOT NULL DEFAULT 'api' CHECK (creator IN ('api', 'chat', 'skill', 'arena', 'mcp', 'new_task', 'native')),
+	state text NOT NULL DEFAULT 'pending'
+		CHECK (state IN ('pending', 'running', 'blocked', 'completed', 'failed', 'cancelled')),
+	priority integer NOT NULL DEFAULT 0 CHECK (priority BETWEEN -1000 AND 1000),
+	run_at timestamptz,
+	attempt integer NOT NULL DEFAULT 1,
+	max_attempts integer NOT NULL DEFAULT 2 CHECK (max_attempts BETWEEN 1 AND 100),
+	timeout interval CHECK (timeout > interval '0' AND timeout <= interval '24 days'),
+	idempotency_key text CHECK (length(idempotency_key) BETWEEN 1 AND 500),
+	output_summary text,
+	failure_reason text,
+	error text,
+	input_tokens bigint NOT NULL DEFAULT 0,
+	output_tokens bigint NOT NULL DEFAULT 0,
+	cost_tokens bigint NOT NULL DEFAULT 0,
+	cost_usd numeric NOT NULL DEFAULT 0,
+	submitted_by name NOT NULL DEFAULT current_user,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	started_at timestamptz,
+	ended_at timestamptz,
+	cancel_requested_at timestamptz,
+	fence bigint,
+	message_id bigint,
+	CONSTRAINT tasks_session_fkey FOREIGN KEY (session_id, project_id) REFERENCES boocoder.sessions (id, project_id),
+	CONSTRAINT tasks_chat_fkey FOREIGN KEY (chat_id, session_id) REFERENCES boocoder.chats (id, session_id),
+	CONSTRAINT tasks_chat_needs_session CHECK (chat_id IS NULL OR session_id IS NOT NULL)
+) WITH (fillfactor = 70);
+CREATE INDEX tasks_ready ON boocoder.tasks (priority DESC, id) WHERE state = 'pending' AND run_at IS NULL;
+CREATE INDEX tasks_scheduled ON boocoder.tasks (run_at) WHERE state = 'pending' AND run_at IS NOT NULL;
+CREATE UNIQUE INDEX tasks_one_per_session ON boocoder.tasks (session_id) WHERE state IN ('running', 'blocked');
+CREATE INDEX tasks_cancelling ON boocoder.tasks (id) WHERE cancel_requested_at IS NOT NULL AND state IN ('running', 'blocked');
+CREATE INDEX tasks_inbox ON boocoder.tasks (id) WHERE state IN ('failed', 'blocked');
+CREATE UNIQUE INDEX tasks_idempotency ON boocoder.tasks (submitted_by, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX tasks_session ON boocoder.tasks (session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX tasks_parent ON boocoder.tasks (parent_task_id) WHERE parent_task_id IS NOT NULL;
+COMMENT ON TABLE boocoder.tasks IS 'jobs for agents: a plain INSERT enqueues one, its commit wakes the dispatcher';
+COMMENT ON COLUMN boocoder.tasks.parent_task_id IS 'who asked for it; kept when that task is deleted';
+COMMENT ON COLUMN boocoder.tasks.run_at IS 'not before that time; NULL: at once';
+COMMENT ON COLUMN boocoder.tasks.max_attempts IS 'an interrupted attempt is repeated until so many were made; a failure of the agent is not';
+COMMENT ON COLUMN boocoder.tasks.timeout IS 'longest time of one attempt; NULL: boocoder.task_timeout';
+COMMENT ON COLUMN boocoder.tasks.idempotency_key IS 'a second task of the same submitter with the same key is refused';
+COMMENT ON COLUMN boocoder.tasks.cost_tokens IS 'input and output tokens of all attempts';
+COMMENT ON COLUMN boocoder.tasks.fence IS 'number of the claim; NULL while not running';
+COMMENT ON COLUMN boocoder.tasks.message_id IS 'the agent''s message of the current attempt';
+
+CREATE TABLE boocoder.messages (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	chat_id bigint NOT NULL REFERENCES boocoder.chats ON DELETE CASCADE,
+	task_id bigint REFERENCES boocoder.tasks ON DELETE SET NULL,
+	role text NOT NULL CHECK (role IN ('user', 'assistant', 'system')),
+	status text NOT NULL DEFAULT 'complete' CHECK (status IN ('streaming', 'complete', 'failed', 'cancelled')),
+	tokens_used bigint NOT NULL DEFAULT 0,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	finished_at timestamptz
+);
+CREATE INDEX ON boocoder.messages (chat_id);
+CREATE INDEX ON boocoder.messages (task_id);
+COMMENT ON TABLE boocoder.messages IS 'what people and agents said in a chat; the content is in message_parts';
+
+CREATE TABLE boocoder.message_parts (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	message_id bigint NOT NULL REFERENCES boocoder.messages ON DELETE CASCADE,
+	task_id bigint,
+	seq integer NOT NULL,
+	kind text NOT NULL CHECK (kind IN ('text', 'reasoning', 'tool_call', 'tool_result', 'plan', 'diff', 'permission', 'usage', 'error', 'command', 'raw')),
+	payload jsonb NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	UNIQUE (message_id, seq)
+);
+COMMENT ON TABLE boocoder.message_parts IS 'finished pieces of a message: a text, a tool call with its result, a plan';
+
+-- No foreign key: a check for each of thousands of rows a second, and a lock on
+-- the task's row, for a log that only the dispatcher writes.
+CREATE TABLE boocoder.events (
+	seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	task_id bigint NOT NULL,
+	chat_id bigint,
+	kind text NOT NULL,
+	payload jsonb NOT NULL,
+	created_at timestamptz NOT NULL DEFAULT now()
+) WITH (autovacuum_vacuum_insert_scale_factor = 0.05);
+CREATE INDEX events_task ON boocoder.events (task_id, seq);
+COMMENT ON TABLE boocoder.events IS 'everything an agent did, as it happened; append-only';
+COMMENT ON COLUMN boocoder.events.seq IS 'order of commit: one dispatcher writes, in order';
+
+CREATE TABLE boocoder.worktrees (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	session_id bigint REFERENCES boocoder.sessions ON DELETE SET NULL,
+	project_id bigint NOT NULL REFERENCES boocoder.projects,
+	path text NOT NULL,
+	branch text NOT NULL,
+	base_commit text,
+	diff_base text,
+	snapshot_tree text,
+	git_dir text,
+	admin_dir text,
+	status text NOT NULL DEFAULT 'creating' CHECK (status IN ('creating', 'active', 'removing', 'removed')),
+	setup_done_at timestamptz,
+	size_bytes bigint,
+	archived_ref text,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	deleted_at timestamptz
+);
+CREATE UNIQUE INDEX worktrees_live ON boocoder.worktrees (session_id) WHERE deleted_at IS NULL;
+CREATE INDEX ON boocoder.worktrees (project_id);
+COMMENT ON TABLE boocoder.worktrees IS 'the git worktree of each session';
+COMMENT ON COLUMN boocoder.worktrees.base_commit IS 'where the worktree began';
+COMMENT ON COLUMN boocoder.worktrees.diff_base IS 'what diffs are made against: base_commit and all that was applied since';
+COMMENT ON COLUMN boocoder.worktrees.archived_ref IS 'the ref that keeps the content of a removed worktree';
+
+CREATE TABLE boocoder.jobs (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	kind text NOT NULL CHECK (kind IN ('apply', 'remove')),
+	project_id bigint NOT NULL REFERENCES boocoder.projects,
+	worktree_id bigint REFERENCES boocoder.worktrees,
+	state text NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'running', 'done', 'failed')),
+	resumed boolean NOT NULL DEFAULT false,
+	error text,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	ended_at timestamptz
+);
+CREATE INDEX jobs_open ON boocoder.jobs (id) WHERE state IN ('queued', 'running');
+CREATE UNIQUE INDEX jobs_one_per_project ON boocoder.jobs (project_id) WHERE state = 'running';
+COMMENT ON TABLE boocoder.jobs IS 'git work that decisions caused: changes to apply, worktrees to remove';
+
+CREATE TABLE boocoder.pending_changes (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	session_id bigint REFERENCES boocoder.sessions ON DELETE SET NULL,
+	task_id bigint REFERENCES boocoder.tasks ON DELETE SET NULL,
+	worktree_id bigint REFERENCES boocoder.worktrees ON DELETE SET NULL,
+	job_id bigint,
+	agent text,
+	path text NOT NULL,
+	old_path text,
+	kind text NOT NULL CHECK (kind IN ('add', 'modify', 'delete', 'rename', 'mode')),
+	diff text NOT NULL,
+	base_commit text,
+	additions integer,
+	deletions integer,
+	status text NOT NULL DEFAULT 'pending'
+		CHECK (status IN ('pending', 'applying', 'applied', 'conflict', 'rejected', 'superseded')),
+	created_at timestamptz NOT NULL DEFAULT now(),
+	decided_by name,
+	decided_at timestamptz,
+	error text
+);
+CREATE INDEX ON boocoder.pending_changes (task_id);
+CREATE INDEX ON boocoder.pending_changes (session_id) WHERE status IN ('pending', 'conflict');
+CREATE INDEX pending_changes_applying ON boocoder.pending_changes (id) WHERE status = 'applying';
+CREATE INDEX ON boocoder.pending_changes (job_id) WHERE job_id IS NOT NULL;
+COMMENT ON TABLE boocoder.pending_changes IS 'what agents changed, a row a file, waiting for a decision; decided rows stay as history';
+COMMENT ON COLUMN boocoder.pending_changes.agent IS 'who made the change; NULL: a person';
+COMMENT ON COLUMN boocoder.pending_changes.base_commit IS 'the commit the diff applies to';
+
+CREATE TABLE boocoder.usage_events (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	task_id bigint REFERENCES boocoder.tasks ON DELETE SET NULL,
+	chat_id bigint,
+	project_id bigint REFERENCES boocoder.projects,
+	agent text NOT NULL,
+	model text,
+	agent_session_id text,
+	input_tokens bigint NOT NULL DEFAULT 0,
+	output_tokens bigint NOT NULL DEFAULT 0,
+	cached_tokens bigint NOT NULL DEFAULT 0,
+	reasoning_tokens bigint NOT NULL DEFAULT 0,
+	cost_usd numeric NOT NULL DEFAULT 0,
+	created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON boocoder.usage_events (task_id);
+CREATE INDEX ON boocoder.usage_events (agent, agent_session_id) WHERE agent_session_id IS NOT NULL;
+CREATE INDEX ON boocoder.usage_events (created_at);
+COMMENT ON TABLE boocoder.usage_events IS 'ledger: one row a charge, never changed';
+COMMENT ON COLUMN boocoder.usage_events.agent_session_id IS 'the agent''s own session, within which its cost reports are cumulative';

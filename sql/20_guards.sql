@@ -1,0 +1,150 @@
+-- State machines of rows: which moves are legal, and who may make them.
+
+CREATE TABLE boocoder.task_transitions (
+	from_state text NOT NULL,
+	to_state text NOT NULL,
+	worker_only boolean NOT NULL,
+	PRIMARY KEY (from_state, to_state)
+);
+COMMENT ON TABLE boocoder.task_transitions IS 'the legal moves of a task between states';
+INSERT INTO boocoder.task_transitions VALUES
+	('pending', 'running', true),
+	('pending', 'failed', true),
+	('pending', 'cancelled', false),
+	('running', 'completed', true),
+	('running', 'failed', true),
+	('running', 'cancelled', true),
+	('running', 'blocked', true),
+	('running', 'pending', true),
+	('blocked', 'running', true),
+	('blocked', 'failed', true),
+	('blocked', 'cancelled', true),
+	('blocked', 'pending', false),
+	('failed', 'pending', false),
+	('cancelled', 'pending', false);
+
+CREATE FUNCTION boocoder._guard_task() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	move boocoder.task_transitions;
+BEGIN
+	IF NEW.state IS DISTINCT FROM OLD.state THEN
+		SELECT * INTO move FROM boocoder.task_transitions m
+		 WHERE m.from_state = OLD.state AND m.to_state = NEW.state;
+		IF NOT FOUND THEN
+			RAISE EXCEPTION 'task % is %, it cannot become %', OLD.id, OLD.state, NEW.state
+				USING ERRCODE = 'BC001',
+					  HINT = 'boocoder.task_transitions lists the moves there are.';
+		ELSIF move.worker_only AND NOT pg_has_role('boocoder_worker', 'MEMBER') THEN
+			RAISE EXCEPTION 'only the dispatcher makes a task that is % become %', OLD.state, NEW.state
+				USING ERRCODE = 'BC001',
+					  HINT = 'Use boocoder.cancel(), boocoder.retry() or boocoder.inbox_retry().';
+		END IF;
+		IF NEW.state = 'pending' THEN
+			-- another attempt: what belonged to the last one is history
+			NEW.attempt := OLD.attempt + 1;
+			NEW.cancel_requested_at := NULL;
+			NEW.started_at := NULL;
+			NEW.ended_at := NULL;
+			NEW.failure_reason := NULL;
+			NEW.error := NULL;
+			NEW.fence := NULL;
+			NEW.run_at := NULL;
+		ELSIF NEW.state IN ('completed', 'failed', 'cancelled') THEN
+			NEW.ended_at := coalesce(NEW.ended_at, now());
+			NEW.fence := NULL;
+		END IF;
+	END IF;
+	IF NEW.state = 'pending' OR NEW.cancel_requested_at IS NOT NULL THEN
+		PERFORM boocoder._wake_now();
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION boocoder._guard_task() IS 'trigger: refuses illegal moves of a task (SQLSTATE BC001)';
+
+CREATE TRIGGER guard BEFORE UPDATE ON boocoder.tasks FOR EACH ROW
+	WHEN (OLD.state IS DISTINCT FROM NEW.state OR OLD.cancel_requested_at IS DISTINCT FROM NEW.cancel_requested_at)
+	EXECUTE FUNCTION boocoder._guard_task();
+COMMENT ON TRIGGER guard ON boocoder.tasks IS 'refuses illegal moves';
+
+CREATE TRIGGER wake AFTER INSERT ON boocoder.tasks FOR EACH STATEMENT EXECUTE FUNCTION boocoder._wake();
+COMMENT ON TRIGGER wake ON boocoder.tasks IS 'wakes the dispatcher when the transaction commits';
+
+CREATE FUNCTION boocoder._forget_events() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	DELETE FROM boocoder.events e USING gone WHERE e.task_id = gone.id;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION boocoder._forget_events() IS 'trigger: events go with their task';
+CREATE TRIGGER forget_events AFTER DELETE ON boocoder.tasks REFERENCING OLD TABLE AS gone
+	FOR EACH STATEMENT EXECUTE FUNCTION boocoder._forget_events();
+COMMENT ON TRIGGER forget_events ON boocoder.tasks IS 'events go with their task';
+
+CREATE FUNCTION boocoder._refuse_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RAISE EXCEPTION 'rows of boocoder.% are never changed', TG_TABLE_NAME USING ERRCODE = 'BC001';
+END
+$$;
+COMMENT ON FUNCTION boocoder._refuse_change() IS 'trigger: keeps a log append-only (SQLSTATE BC001)';
+CREATE TRIGGER append_only BEFORE UPDATE ON boocoder.events FOR EACH ROW EXECUTE FUNCTION boocoder._refuse_change();
+COMMENT ON TRIGGER append_only ON boocoder.events IS 'events are never changed';
+
+CREATE FUNCTION boocoder._guard_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF (OLD.status, NEW.status) IN (('pending', 'applying'), ('pending', 'rejected'),
+									('conflict', 'applying'), ('conflict', 'rejected')) THEN
+		NEW.decided_by := current_user;
+		NEW.decided_at := now();
+		NEW.job_id := NULL;
+		NEW.error := NULL;
+		PERFORM boocoder._wake_now();
+	ELSIF (OLD.status, NEW.status) IN (('pending', 'superseded'), ('conflict', 'superseded'),
+			('applying', 'applied'), ('applying', 'conflict'), ('applying', 'pending'))
+		AND pg_has_role('boocoder_worker', 'MEMBER') THEN
+		NULL;
+	ELSE
+		RAISE EXCEPTION 'change % is %, it cannot become %', OLD.id, OLD.status, NEW.status
+			USING ERRCODE = 'BC001',
+				  HINT = 'A change that is pending or in conflict can be applied or rejected.';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION boocoder._guard_change() IS 'trigger: refuses illegal moves of a change (SQLSTATE BC001)';
+CREATE TRIGGER guard BEFORE UPDATE ON boocoder.pending_changes FOR EACH ROW
+	WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION boocoder._guard_change();
+COMMENT ON TRIGGER guard ON boocoder.pending_changes IS 'refuses illegal moves';
+
+CREATE FUNCTION boocoder._guard_worktree() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF pg_has_role('boocoder_worker', 'MEMBER') AND NEW.status <> 'removing' THEN
+		RETURN NEW;
+	END IF;
+	IF NEW.status <> 'removing' OR OLD.status NOT IN ('active', 'creating') THEN
+		RAISE EXCEPTION 'worktree % is %, it cannot become %', OLD.id, OLD.status, NEW.status
+			USING ERRCODE = 'BC001';
+	END IF;
+	IF EXISTS (SELECT 1 FROM boocoder.tasks t
+				WHERE t.session_id = OLD.session_id AND t.state IN ('running', 'blocked')) THEN
+		RAISE EXCEPTION 'an agent is at work in worktree %', OLD.id
+			USING ERRCODE = 'BC004', HINT = 'Cancel its task first.';
+	END IF;
+	IF EXISTS (SELECT 1 FROM boocoder.pending_changes c
+				WHERE c.worktree_id = OLD.id AND c.status IN ('pending', 'conflict', 'applying')) THEN
+		RAISE EXCEPTION 'worktree % has changes that nobody has decided about', OLD.id
+			USING ERRCODE = 'BC004', HINT = 'Apply or reject them, or use force, which rejects them.';
+	END IF;
+	PERFORM boocoder._wake_now();
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION boocoder._guard_worktree() IS 'trigger: keeps a worktree while it is needed (SQLSTATE BC001, BC004)';
+CREATE TRIGGER guard BEFORE UPDATE ON boocoder.worktrees FOR EACH ROW
+	WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION boocoder._guard_worktree();
+COMMENT ON TRIGGER guard ON boocoder.worktrees IS 'keeps a worktree while it is needed';

@@ -1,0 +1,51 @@
+-- Orders: what a runner is told.  doc/protocol.md describes their fields.
+
+CREATE FUNCTION boocoder._provider_for(task boocoder.tasks, project boocoder.projects, host jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(nullif(task.agent, ''), nullif(project.default_agent, ''),
+					nullif(host ->> 'default_agent', ''), 'boocode')
+$$;
+COMMENT ON FUNCTION boocoder._provider_for(boocoder.tasks, boocoder.projects, jsonb) IS
+	'the agent of a task: its own, the project''s, the server''s, the built-in one';
+
+CREATE FUNCTION boocoder._orders(task_id bigint, host jsonb,
+	OUT worktree jsonb, OUT agent jsonb, OUT diff jsonb) RETURNS record
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks;
+	p boocoder.projects;
+	w boocoder.worktrees;
+	provider boocoder.providers;
+	repository jsonb;
+BEGIN
+	SELECT * INTO STRICT t FROM boocoder.tasks x WHERE x.id = task_id;
+	SELECT * INTO STRICT p FROM boocoder.projects x WHERE x.id = t.project_id;
+	SELECT * INTO STRICT w FROM boocoder.worktrees x WHERE x.session_id = t.session_id AND x.deleted_at IS NULL;
+	SELECT * INTO STRICT provider FROM boocoder.providers x WHERE x.name = t.agent;
+
+	repository := jsonb_build_object('id', p.id, 'path', p.path);
+	worktree := jsonb_build_object(
+		'role', 'worktree', 'project', repository,
+		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,
+			'base_ref', p.base_branch, 'base_commit', w.base_commit, 'admin_dir', w.admin_dir),
+		'root', host -> 'worktree_root', 'forbidden', host -> 'forbidden');
+	agent := jsonb_build_object(
+		'role', 'agent', 'task_id', t.id, 'transport', provider.transport,
+		'command', to_jsonb(provider.command), 'env', provider.env, 'cwd', w.path,
+		'input', t.input, 'model', t.model, 'mode', t.mode,
+		'git_dir', w.git_dir, 'admin_dir', w.admin_dir,
+		'setup', CASE WHEN w.setup_done_at IS NULL THEN to_jsonb(p.setup) ELSE '[]' END,
+		'setup_timeout_ms', host -> 'setup_timeout_ms',
+		'permission_policy', provider.permission_policy,
+		'sandbox', (host -> 'sandbox') || jsonb_build_object('home',
+			(host ->> 'worktree_root') || '/homes/s' || t.session_id),
+		'limits', (host -> 'limits') || CASE WHEN t.timeout IS NULL THEN '{}' ELSE
+			jsonb_build_object('timeout_ms', ceil(extract(epoch FROM t.timeout) * 1000)::bigint) END);
+	diff := jsonb_build_object(
+		'role', 'diff', 'project', repository,
+		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'admin_dir', w.admin_dir,
+			'diff_base', coalesce(w.diff_base, w.base_commit)),
+		'max_bytes', host -> 'max_diff_bytes');
+END
+$$;
+COMMENT ON FUNCTION boocoder._orders(bigint, jsonb) IS 'the three orders of a claimed task';

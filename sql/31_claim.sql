@@ -1,0 +1,138 @@
+-- Claiming: from a pending task to the orders for its runners.  For the dispatcher only.
+
+CREATE FUNCTION boocoder._fail(task_id bigint, reason text, message text) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE boocoder.tasks SET state = 'failed', failure_reason = reason, error = message WHERE id = task_id
+$$;
+COMMENT ON FUNCTION boocoder._fail(bigint, text, text) IS 'a task ends without having run';
+
+CREATE FUNCTION boocoder._below(path text, root text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT path = rtrim(root, '/') OR starts_with(path, rtrim(root, '/') || '/')
+$$;
+COMMENT ON FUNCTION boocoder._below(text, text) IS 'is a path the directory root or below it?';
+
+-- Why a task can't be run, as {reason, message}; NULL when it can.
+CREATE FUNCTION boocoder._obstacle(project boocoder.projects, agent text, provider boocoder.providers, host jsonb)
+RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF project.archived_at IS NOT NULL THEN
+		RETURN ARRAY['project_archived', format('project "%s" is archived', project.name)];
+	ELSIF jsonb_array_length(host -> 'allowed_roots') > 0 AND NOT EXISTS (
+			SELECT 1 FROM jsonb_array_elements_text(host -> 'allowed_roots') r
+			 WHERE boocoder._below(project.path, r)) THEN
+		RETURN ARRAY['path_not_allowed',
+			format('"%s" is outside of boocoder.allowed_roots', project.path)];
+	ELSIF provider.name IS NULL THEN
+		RETURN ARRAY['unknown_agent', format('there is no provider "%s"', agent)];
+	ELSIF NOT provider.enabled THEN
+		RETURN ARRAY['agent_disabled', format('provider "%s" is disabled', agent)];
+	ELSIF provider.transport NOT IN ('acp', 'command') THEN
+		RETURN ARRAY['transport_unsupported',
+			format('this version does not run the transport "%s" of provider "%s"', provider.transport, agent)];
+	ELSIF cardinality(provider.command) = 0 THEN
+		RETURN ARRAY['program_not_found', format('provider "%s" names no program', agent)];
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION boocoder._obstacle(boocoder.projects, text, boocoder.providers, jsonb) IS
+	'why a task cannot be run, as {reason, message}';
+
+-- Gives the task what it lacks (session, chat, messages, worktree) and marks it running.
+-- fence is NULL when it was failed instead, or has to wait.
+CREATE FUNCTION boocoder._claim(t boocoder.tasks, host jsonb,
+	OUT fence bigint, OUT prepare jsonb, OUT agent jsonb, OUT diff jsonb) RETURNS record
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	project boocoder.projects;
+	provider boocoder.providers;
+	worktree boocoder.worktrees;
+	agent_name text;
+	obstacle text[];
+	the_message bigint;
+	orders record;
+BEGIN
+	SELECT * INTO STRICT project FROM boocoder.projects p WHERE p.id = t.project_id;
+	agent_name := boocoder._provider_for(t, project, host);
+	SELECT * INTO provider FROM boocoder.providers p WHERE p.name = agent_name;
+	obstacle := boocoder._obstacle(project, agent_name, provider, host);
+	IF obstacle IS NOT NULL THEN
+		PERFORM boocoder._fail(t.id, obstacle[1], obstacle[2]);
+		RETURN;
+	END IF;
+
+	IF t.session_id IS NULL THEN
+		INSERT INTO boocoder.sessions (project_id, title, owner)
+		VALUES (t.project_id, left(t.input, 80), t.submitted_by) RETURNING id INTO t.session_id;
+	ELSE
+		SELECT * INTO worktree FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL;
+		IF worktree.status = 'removing' THEN
+			RETURN;
+		END IF;
+	END IF;
+	IF t.chat_id IS NULL THEN
+		INSERT INTO boocoder.chats (session_id, title) VALUES (t.session_id, left(t.input, 80))
+		RETURNING id INTO t.chat_id;
+	END IF;
+	IF worktree.id IS NULL THEN
+		INSERT INTO boocoder.worktrees (session_id, project_id, path, branch)
+		VALUES (t.session_id, t.project_id, (host ->> 'worktree_root') || '/s' || t.session_id,
+				'boocoder/' || t.session_id)
+		RETURNING * INTO worktree;
+	END IF;
+	-- A retry asks the same question; it is in the chat already.
+	IF t.attempt = 1 OR NOT EXISTS (SELECT 1 FROM boocoder.messages m WHERE m.task_id = t.id AND m.role = 'user') THEN
+		INSERT INTO boocoder.messages (chat_id, task_id, role) VALUES (t.chat_id, t.id, 'user')
+		RETURNING id INTO the_message;
+		INSERT INTO boocoder.message_parts (message_id, task_id, seq, kind, payload)
+		VALUES (the_message, t.id, 1, 'text', jsonb_build_object('text', t.input));
+	END IF;
+	INSERT INTO boocoder.messages (chat_id, task_id, role, status) VALUES (t.chat_id, t.id, 'assistant', 'streaming')
+	RETURNING id INTO the_message;
+
+	fence := nextval('boocoder.fence_seq');
+	UPDATE boocoder.tasks x
+	   SET state = 'running', agent = agent_name, session_id = t.session_id, chat_id = t.chat_id,
+		   model = coalesce(t.model, project.default_model, provider.default_model, nullif(host ->> 'default_model', '')),
+		   message_id = the_message, fence = _claim.fence, started_at = clock_timestamp(), ended_at = NULL
+	 WHERE x.id = t.id;
+
+	orders := boocoder._orders(t.id, host);
+	diff := orders.diff;
+	IF worktree.status = 'active' THEN
+		agent := orders.agent;
+	ELSE
+		prepare := orders.worktree;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION boocoder._claim(boocoder.tasks, jsonb) IS 'makes one pending task running, or failed when it cannot run';
+
+-- The pending task that is next: by priority, then age, one of a session at a time.
+CREATE FUNCTION boocoder._candidate(skipped bigint[]) RETURNS boocoder.tasks
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+-- The plan must walk the index from its start whatever the statistics say about a queue that is empty now and full later.
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+DECLARE
+	ready boocoder.tasks;
+	due boocoder.tasks;
+BEGIN
+	SELECT * INTO ready FROM boocoder.tasks t
+	 WHERE t.state = 'pending' AND t.run_at IS NULL AND t.id <> ALL (skipped)
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
+						WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
+	 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
+	SELECT * INTO due FROM boocoder.tasks t
+	 WHERE t.state = 'pending' AND t.run_at <= now() AND t.id <> ALL (skipped)
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
+						WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
+	 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
+	IF ready.id IS NULL OR (due.priority, -due.id) > (ready.priority, -ready.id) THEN
+		RETURN due;
+	END IF;
+	RETURN ready;
+END
+$$;
+COMMENT ON FUNCTION boocoder._candidate(bigint[]) IS 'the pending task that is to run next, its row locked';

@@ -1,0 +1,86 @@
+-- Git jobs that decisions cause.  For the dispatcher only.
+
+CREATE FUNCTION boocoder._make_jobs() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	decision record;
+	the_job bigint;
+BEGIN
+	-- what one transaction decided about one worktree is one job: all of it or nothing
+	FOR decision IN
+		SELECT c.worktree_id, c.decided_at, w.project_id
+		  FROM boocoder.pending_changes c JOIN boocoder.worktrees w ON w.id = c.worktree_id
+		 WHERE c.status = 'applying' AND c.job_id IS NULL
+		 GROUP BY 1, 2, 3 ORDER BY 2, 1
+	LOOP
+		INSERT INTO boocoder.jobs (kind, project_id, worktree_id)
+		VALUES ('apply', decision.project_id, decision.worktree_id) RETURNING id INTO the_job;
+		UPDATE boocoder.pending_changes c SET job_id = the_job
+		 WHERE c.worktree_id = decision.worktree_id AND c.decided_at = decision.decided_at
+		   AND c.status = 'applying' AND c.job_id IS NULL;
+	END LOOP;
+	INSERT INTO boocoder.jobs (kind, project_id, worktree_id)
+	SELECT 'remove', w.project_id, w.id FROM boocoder.worktrees w
+	 WHERE w.status = 'removing' AND w.deleted_at IS NULL
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j
+						WHERE j.worktree_id = w.id AND j.kind = 'remove' AND j.state IN ('queued', 'running'));
+END
+$$;
+COMMENT ON FUNCTION boocoder._make_jobs() IS 'turns decisions that nobody acted on yet into jobs';
+
+CREATE FUNCTION boocoder._job_order(j boocoder.jobs, host jsonb) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT jsonb_build_object(
+			'role', j.kind, 'resume', j.resumed, 'root', host -> 'worktree_root', 'delete_branch', false,
+			'project', jsonb_build_object('id', p.id, 'path', p.path),
+			'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,
+				'admin_dir', w.admin_dir, 'diff_base', coalesce(w.diff_base, w.base_commit)),
+			'changes', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', c.id, 'path', c.path,
+							'old_path', c.old_path, 'kind', c.kind, 'diff', c.diff) ORDER BY c.id), '[]')
+						  FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying'))
+	  FROM boocoder.projects p, boocoder.worktrees w
+	 WHERE p.id = j.project_id AND w.id = j.worktree_id
+$$;
+COMMENT ON FUNCTION boocoder._job_order(boocoder.jobs, jsonb) IS 'the order of a job';
+
+CREATE FUNCTION boocoder._job_done(job_id bigint, result jsonb) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	j boocoder.jobs;
+	ok boolean := coalesce((result ->> 'ok')::boolean, false);
+	note text := concat_ws(': ', result ->> 'reason', result ->> 'message');
+BEGIN
+	SELECT * INTO j FROM boocoder.jobs x WHERE x.id = job_id AND x.state = 'running' FOR NO KEY UPDATE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN CASE WHEN EXISTS (SELECT 1 FROM boocoder.jobs x WHERE x.id = job_id AND x.state = 'running')
+			THEN NULL ELSE 'stale' END;
+	END IF;
+	IF j.kind = 'apply' AND ok THEN
+		UPDATE boocoder.pending_changes c SET status = 'applied' WHERE c.job_id = j.id AND c.status = 'applying';
+		UPDATE boocoder.worktrees w SET diff_base = coalesce(result ->> 'diff_base', w.diff_base) WHERE w.id = j.worktree_id;
+	ELSIF j.kind = 'apply' THEN
+		UPDATE boocoder.pending_changes c SET status = 'conflict', error = x.text
+		  FROM (SELECT (e ->> 'id')::bigint AS id, concat_ws(' at ', e ->> 'message', e ->> 'hunk') AS text
+				  FROM jsonb_array_elements(coalesce(result -> 'conflicts', '[]')) e) x
+		 WHERE c.id = x.id AND c.job_id = j.id AND c.status = 'applying';
+		-- Nothing was touched.  Who is not to blame waits for the next decision.
+		UPDATE boocoder.pending_changes c
+		   SET status = CASE WHEN jsonb_array_length(coalesce(result -> 'conflicts', '[]')) > 0 THEN 'pending' ELSE 'conflict' END,
+			   error = CASE WHEN jsonb_array_length(coalesce(result -> 'conflicts', '[]')) > 0
+							THEN 'not applied: another file of the same decision is in conflict' ELSE note END
+		 WHERE c.job_id = j.id AND c.status = 'applying';
+	ELSIF ok THEN
+		UPDATE boocoder.worktrees w
+		   SET status = 'removed', deleted_at = now(), archived_ref = result ->> 'archived'
+		 WHERE w.id = j.worktree_id;
+	ELSE
+		UPDATE boocoder.worktrees w SET status = 'active' WHERE w.id = j.worktree_id;
+	END IF;
+	UPDATE boocoder.jobs x
+	   SET state = CASE WHEN ok THEN 'done' ELSE 'failed' END, error = CASE WHEN NOT ok THEN note END, ended_at = now()
+	 WHERE x.id = j.id;
+	RETURN CASE WHEN ok THEN 'done' ELSE 'failed' END;
+END
+$$;
+COMMENT ON FUNCTION boocoder._job_done(bigint, jsonb) IS
+	'records the result of a job: done, failed or stale; NULL when a lock keeps it from that';

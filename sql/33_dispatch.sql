@@ -1,0 +1,298 @@
+-- What the dispatcher calls.  None of it waits for a lock.
+
+CREATE FUNCTION boocoder._start(pid integer) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	touched bigint;
+	more bigint;
+BEGIN
+	-- One dispatcher serves a database, so whatever runs now belongs to one that is gone.
+	UPDATE boocoder.messages m SET status = 'failed', finished_at = now()
+	  FROM boocoder.tasks t
+	 WHERE t.state IN ('running', 'blocked') AND m.id = t.message_id AND m.status = 'streaming';
+	PERFORM boocoder._charge(t.id, NULL, NULL) FROM boocoder.tasks t WHERE t.state IN ('running', 'blocked');
+	UPDATE boocoder.tasks t SET state = 'cancelled', failure_reason = 'cancelled', error = 'cancelled on request'
+	 WHERE t.state IN ('running', 'blocked') AND t.cancel_requested_at IS NOT NULL;
+	GET DIAGNOSTICS touched = ROW_COUNT;
+	UPDATE boocoder.tasks t
+	   SET state = CASE WHEN t.attempt < t.max_attempts THEN 'pending' ELSE 'failed' END,
+		   failure_reason = 'interrupted', error = 'the dispatcher ended while the task was running'
+	 WHERE t.state IN ('running', 'blocked');
+	GET DIAGNOSTICS more = ROW_COUNT;
+	touched := touched + more;
+	UPDATE boocoder.jobs j SET state = 'queued', resumed = true WHERE j.state = 'running';
+	GET DIAGNOSTICS more = ROW_COUNT;
+	RETURN touched + more;
+END
+$$;
+COMMENT ON FUNCTION boocoder._start(integer) IS
+	'reconciles what an earlier dispatcher left: interrupted tasks are repeated or failed, jobs resumed';
+
+CREATE FUNCTION boocoder._next_actions(free_slots integer, free_jobs integer)
+RETURNS TABLE (kind text, task_id bigint, fence bigint, job_id bigint,
+			   prepare jsonb, agent jsonb, diff jsonb, delay_ms bigint)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	host jsonb;
+	skipped bigint[] := '{}';
+	t boocoder.tasks;
+	j boocoder.jobs;
+	next_due timestamptz;
+BEGIN
+	FOR task_id, fence IN
+		SELECT x.id, x.fence FROM boocoder.tasks x
+		 WHERE x.cancel_requested_at IS NOT NULL AND x.state IN ('running', 'blocked')
+	LOOP
+		kind := 'cancel';
+		RETURN NEXT;
+	END LOOP;
+
+	WHILE free_slots > 0 LOOP
+		t := boocoder._candidate(skipped);
+		EXIT WHEN t.id IS NULL;
+		skipped := skipped || t.id;
+		host := coalesce(host, boocoder._host());
+		-- What is wrong with one task is that task's failure.
+		BEGIN
+			SELECT c.fence, c.prepare, c.agent, c.diff INTO fence, prepare, agent, diff
+			  FROM boocoder._claim(t, host) c;
+		EXCEPTION
+			WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
+				fence := NULL;
+			WHEN OTHERS THEN
+				fence := NULL;
+				BEGIN
+					PERFORM boocoder._fail(t.id, 'internal_error', SQLERRM);
+				EXCEPTION WHEN OTHERS THEN
+					RAISE LOG 'boocoder: task % can neither run nor fail: %', t.id, SQLERRM;
+				END;
+		END;
+		IF fence IS NOT NULL THEN
+			kind := 'task';
+			task_id := t.id;
+			free_slots := free_slots - 1;
+			RETURN NEXT;
+		END IF;
+	END LOOP;
+
+	kind := 'job';
+	task_id := NULL;
+	fence := NULL;
+	agent := NULL;
+	diff := NULL;
+	prepare := NULL;
+	IF free_jobs > 0 AND (EXISTS (SELECT 1 FROM boocoder.pending_changes c WHERE c.status = 'applying' AND c.job_id IS NULL)
+			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'removing' AND w.deleted_at IS NULL)) THEN
+		PERFORM boocoder._make_jobs();
+	END IF;
+	FOR j IN
+		SELECT DISTINCT ON (q.project_id) q.* FROM boocoder.jobs q
+		 WHERE q.state = 'queued' AND free_jobs > 0
+		   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs r WHERE r.project_id = q.project_id AND r.state = 'running')
+		 ORDER BY q.project_id, q.id LIMIT free_jobs
+	LOOP
+		UPDATE boocoder.jobs q SET state = 'running' WHERE q.id = j.id;
+		job_id := j.id;
+		prepare := boocoder._job_order(j, coalesce(host, boocoder._host()));
+		RETURN NEXT;
+	END LOOP;
+
+	SELECT min(x.run_at) INTO next_due FROM boocoder.tasks x
+	 WHERE x.state = 'pending' AND x.run_at IS NOT NULL AND x.run_at > now();
+	IF next_due IS NOT NULL THEN
+		kind := 'due';
+		job_id := NULL;
+		prepare := NULL;
+		delay_ms := greatest(1, ceil(extract(epoch FROM next_due - clock_timestamp()) * 1000))::bigint;
+		RETURN NEXT;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION boocoder._next_actions(integer, integer) IS
+	'what the dispatcher is to do: cancel, task, job, due';
+
+CREATE FUNCTION boocoder._prepared(task_id bigint, fence bigint, result jsonb)
+RETURNS TABLE (agent jsonb, diff jsonb)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET synchronous_commit = off AS $$
+DECLARE
+	t boocoder.tasks;
+BEGIN
+	SELECT * INTO t FROM boocoder.tasks x WHERE x.id = _prepared.task_id AND x.fence = _prepared.fence;
+	IF NOT FOUND OR NOT coalesce((result ->> 'ok')::boolean, false) THEN
+		RETURN;
+	END IF;
+	UPDATE boocoder.worktrees w
+	   SET status = 'active', branch = coalesce(result ->> 'branch', w.branch), path = coalesce(result ->> 'path', w.path),
+		   base_commit = coalesce(w.base_commit, result ->> 'base_commit'),
+		   diff_base = coalesce(w.diff_base, result ->> 'base_commit'),
+		   git_dir = result ->> 'git_dir', admin_dir = result ->> 'admin_dir',
+		   setup_done_at = CASE WHEN (result ->> 'created')::boolean THEN NULL ELSE w.setup_done_at END
+	 WHERE w.session_id = t.session_id AND w.deleted_at IS NULL;
+	IF t.cancel_requested_at IS NOT NULL THEN
+		RETURN;
+	END IF;
+	RETURN QUERY SELECT o.agent, o.diff FROM boocoder._orders(t.id, boocoder._host()) o;
+END
+$$;
+COMMENT ON FUNCTION boocoder._prepared(bigint, bigint, jsonb) IS
+	'records a worktree that is there; the orders for agent and diff, no row when there is nothing to run';
+
+CREATE FUNCTION boocoder._append(task_ids bigint[], fences bigint[], payloads jsonb[]) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET synchronous_commit = off AS $$
+DECLARE
+	last_seq bigint;
+	tasks bigint[];
+BEGIN
+	WITH batch AS MATERIALIZED (
+		SELECT b.n, t.id, t.chat_id, t.message_id, b.payload
+		  FROM unnest(task_ids, fences, payloads) WITH ORDINALITY AS b (task_id, fence, payload, n)
+		  JOIN boocoder.tasks t ON t.id = b.task_id AND t.fence = b.fence
+	), new_events AS (
+		INSERT INTO boocoder.events (task_id, chat_id, kind, payload)
+		SELECT b.id, b.chat_id, e ->> 'kind', e -> 'payload'
+		  FROM batch b, jsonb_array_elements(coalesce(b.payload -> 'events', '[]')) WITH ORDINALITY AS x (e, k)
+		 ORDER BY b.n, x.k
+		RETURNING seq, task_id
+	), new_parts AS (
+		INSERT INTO boocoder.message_parts (message_id, task_id, seq, kind, payload)
+		SELECT b.message_id, b.id, (p ->> 'seq')::integer, p ->> 'kind', p -> 'payload'
+		  FROM batch b, jsonb_array_elements(coalesce(b.payload -> 'parts', '[]')) WITH ORDINALITY AS x (p, k)
+		 ORDER BY b.n, x.k
+	)
+	SELECT max(seq), array_agg(DISTINCT task_id) INTO last_seq, tasks FROM new_events;
+
+	-- A listener that does not read must not make our commits fail: the queue has an end.
+	IF last_seq IS NOT NULL AND pg_notification_queue_usage() < 0.5 THEN
+		PERFORM pg_notify('boocoder_events', jsonb_build_object('seq', last_seq, 'tasks', tasks[1:200],
+			'more', cardinality(tasks) > 200)::text);
+	END IF;
+	RETURN last_seq;
+END
+$$;
+COMMENT ON FUNCTION boocoder._append(bigint[], bigint[], jsonb[]) IS
+	'stores events and parts; those of an attempt that is over are left out; the last event''s number';
+
+-- The ledger gets what is new: an agent's cost report counts from the start of its session.
+CREATE FUNCTION boocoder._charge(task_id bigint, usage jsonb, agent_session text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks;
+	charged numeric := 0;
+	cost numeric;
+	u boocoder.usage_events;
+BEGIN
+	SELECT * INTO t FROM boocoder.tasks x WHERE x.id = task_id;
+	-- A runner that crashed could not sum up; its last report was streamed.
+	IF usage IS NULL THEN
+		SELECT e.payload, e.payload ->> 'agent_session_id' INTO usage, agent_session
+		  FROM boocoder.events e
+		 WHERE e.task_id = t.id AND e.kind = 'usage' AND e.created_at >= t.started_at
+		 ORDER BY e.seq DESC LIMIT 1;
+	END IF;
+	IF usage IS NULL THEN
+		RETURN;
+	END IF;
+	IF agent_session IS NOT NULL THEN
+		SELECT coalesce(sum(x.cost_usd), 0) INTO charged FROM boocoder.usage_events x
+		 WHERE x.agent = t.agent AND x.agent_session_id = agent_session;
+	END IF;
+	cost := greatest(0, coalesce((usage ->> 'cost_total_usd')::numeric - charged, (usage ->> 'cost_usd')::numeric, 0));
+	u.input_tokens := greatest(0, coalesce((usage ->> 'input_tokens')::numeric, 0));
+	u.output_tokens := greatest(0, coalesce((usage ->> 'output_tokens')::numeric, 0));
+	u.cached_tokens := greatest(0, coalesce((usage ->> 'cached_tokens')::numeric, 0));
+	u.reasoning_tokens := greatest(0, coalesce((usage ->> 'reasoning_tokens')::numeric, 0));
+	IF cost = 0 AND u.input_tokens + u.output_tokens + u.cached_tokens + u.reasoning_tokens = 0 THEN
+		RETURN;
+	END IF;
+	INSERT INTO boocoder.usage_events (task_id, chat_id, project_id, agent, model, agent_session_id,
+		input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd)
+	VALUES (t.id, t.chat_id, t.project_id, t.agent, coalesce(usage ->> 'model', t.model), agent_session,
+		u.input_tokens, u.output_tokens, u.cached_tokens, u.reasoning_tokens, cost);
+	UPDATE boocoder.tasks x
+	   SET input_tokens = s.input, output_tokens = s.output, cost_tokens = s.input + s.output, cost_usd = s.cost
+	  FROM (SELECT sum(e.input_tokens) AS input, sum(e.output_tokens) AS output, sum(e.cost_usd) AS cost
+			  FROM boocoder.usage_events e WHERE e.task_id = t.id) s
+	 WHERE x.id = t.id;
+	UPDATE boocoder.messages m SET tokens_used = u.input_tokens + u.output_tokens WHERE m.id = t.message_id;
+END
+$$;
+COMMENT ON FUNCTION boocoder._charge(bigint, jsonb, text) IS
+	'one ledger row for what an attempt used; cumulative cost becomes the difference to what was charged';
+
+CREATE FUNCTION boocoder._store_changes(t boocoder.tasks, diff jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	w boocoder.worktrees;
+BEGIN
+	SELECT * INTO w FROM boocoder.worktrees x WHERE x.session_id = t.session_id AND x.deleted_at IS NULL;
+	-- A row that somebody is deciding about right now keeps its decision.
+	UPDATE boocoder.pending_changes c SET status = 'superseded'
+	 WHERE c.id IN (SELECT o.id FROM boocoder.pending_changes o
+					 WHERE o.session_id = t.session_id AND o.status IN ('pending', 'conflict')
+					   FOR NO KEY UPDATE SKIP LOCKED);
+	INSERT INTO boocoder.pending_changes (session_id, task_id, worktree_id, agent, path, old_path, kind, diff,
+		base_commit, additions, deletions)
+	SELECT t.session_id, t.id, w.id, t.agent, c ->> 'path', c ->> 'old_path', c ->> 'kind', c ->> 'diff',
+		   coalesce(w.diff_base, w.base_commit), (c ->> 'additions')::integer, (c ->> 'deletions')::integer
+	  FROM jsonb_array_elements(diff -> 'changes') WITH ORDINALITY AS x (c, n) ORDER BY n;
+	UPDATE boocoder.worktrees x SET snapshot_tree = diff ->> 'tree' WHERE x.id = w.id;
+END
+$$;
+COMMENT ON FUNCTION boocoder._store_changes(boocoder.tasks, jsonb) IS 'the changes of a turn replace the undecided ones of its session';
+
+CREATE FUNCTION boocoder._settle(task_id bigint, fence bigint, result jsonb, diff jsonb) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks;
+	outcome text := CASE WHEN (result ->> 'ok')::boolean THEN result ->> 'outcome' ELSE 'failed' END;
+	reason text := result ->> 'reason';
+	message text := result ->> 'message';
+BEGIN
+	SELECT * INTO t FROM boocoder.tasks x
+	 WHERE x.id = _settle.task_id AND x.fence = _settle.fence FOR NO KEY UPDATE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN CASE WHEN EXISTS (SELECT 1 FROM boocoder.tasks x WHERE x.id = _settle.task_id AND x.fence = _settle.fence)
+			THEN NULL ELSE 'stale' END;
+	END IF;
+
+	-- a worktree's result: there was nothing to run any more
+	IF outcome IS NULL THEN
+		outcome := CASE WHEN t.cancel_requested_at IS NULL THEN 'failed' ELSE 'cancelled' END;
+		reason := CASE outcome WHEN 'failed' THEN 'internal_error' ELSE 'cancelled' END;
+	END IF;
+	IF (diff ->> 'ok')::boolean THEN
+		PERFORM boocoder._store_changes(t, diff);
+	ELSIF diff IS NOT NULL AND outcome <> 'failed' THEN
+		-- never completed without its diff
+		outcome := 'failed';
+		reason := coalesce(diff ->> 'reason', 'internal_error');
+		message := diff ->> 'message';
+	END IF;
+	IF outcome = 'completed' THEN
+		reason := NULL;
+		message := NULL;
+	END IF;
+	IF result ? 'usage' OR reason = 'runner_crashed' THEN
+		PERFORM boocoder._charge(t.id, result -> 'usage', result ->> 'agent_session_id');
+	END IF;
+	IF coalesce(reason, '') <> 'setup_failed' AND diff IS NOT NULL THEN
+		UPDATE boocoder.worktrees w SET setup_done_at = now()
+		 WHERE w.session_id = t.session_id AND w.deleted_at IS NULL AND w.setup_done_at IS NULL;
+	END IF;
+	UPDATE boocoder.messages m
+	   SET status = CASE outcome WHEN 'completed' THEN 'complete' ELSE outcome END, finished_at = now()
+	 WHERE m.id = t.message_id;
+	UPDATE boocoder.tasks x
+	   SET state = outcome, failure_reason = reason,
+		   error = nullif(concat_ws(E'\n', message, result ->> 'detail', result ->> 'hint',
+						  CASE WHEN outcome = 'failed' THEN nullif(right(result ->> 'stderr_tail', 4000), '') END), ''),
+		   output_summary = coalesce(nullif(result ->> 'summary', ''), x.output_summary)
+	 WHERE x.id = t.id;
+	IF pg_notification_queue_usage() < 0.5 THEN
+		PERFORM pg_notify('boocoder_events', jsonb_build_object('tasks', ARRAY[t.id], 'state', outcome)::text);
+	END IF;
+	RETURN outcome;
+END
+$$;
+COMMENT ON FUNCTION boocoder._settle(bigint, bigint, jsonb, jsonb) IS
+	'ends an attempt: state, changes, usage, message in one transaction; NULL when a lock keeps it from that';

@@ -1,0 +1,92 @@
+-- Projects and providers: for administrators.
+
+CREATE FUNCTION boocoder.add_project(name text, path text, base_branch text DEFAULT NULL,
+	default_agent text DEFAULT NULL, default_model text DEFAULT NULL, setup text[] DEFAULT '{}',
+	owner name DEFAULT NULL, shared boolean DEFAULT false, allowed_read_paths text[] DEFAULT '{}') RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	facts jsonb := boocoder._inspect(path);
+	roots jsonb := boocoder._host() -> 'allowed_roots';
+	result bigint;
+BEGIN
+	IF NOT (facts ->> 'ok')::boolean THEN
+		RAISE EXCEPTION 'cannot use "%" as a project: %', path, facts ->> 'message'
+			USING ERRCODE = 'BC003', DETAIL = coalesce(facts ->> 'detail', facts ->> 'reason'),
+				  HINT = coalesce(facts ->> 'hint', 'It must be a git repository of the server''s operating system user, with a commit.');
+	ELSIF jsonb_array_length(roots) > 0 AND NOT EXISTS (
+			SELECT 1 FROM jsonb_array_elements_text(roots) r WHERE boocoder._below(facts ->> 'path', r)) THEN
+		RAISE EXCEPTION '"%" is outside of boocoder.allowed_roots', facts ->> 'path'
+			USING ERRCODE = 'BC003', HINT = 'Add its parent directory to boocoder.allowed_roots.';
+	ELSIF add_project.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_roles r WHERE r.rolname = add_project.owner) THEN
+		RAISE EXCEPTION 'role "%" does not exist', add_project.owner USING ERRCODE = 'undefined_object';
+	END IF;
+	INSERT INTO boocoder.projects (name, path, base_branch, default_agent, default_model, setup, owner, shared, allowed_read_paths)
+	VALUES (add_project.name, facts ->> 'path', add_project.base_branch, add_project.default_agent, add_project.default_model,
+		coalesce(add_project.setup, '{}'), coalesce(add_project.owner, current_user), coalesce(add_project.shared, false),
+		coalesce(add_project.allowed_read_paths, '{}'))
+	RETURNING id INTO result;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION boocoder.add_project(text, text, text, text, text, text[], name, boolean, text[]) IS
+	'registers a git repository (SQLSTATE BC003 when it cannot be used); its id';
+
+CREATE FUNCTION boocoder._project_id(project text) RETURNS bigint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	result bigint;
+BEGIN
+	SELECT p.id INTO result FROM boocoder.projects p WHERE p.name = project;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'there is no project "%"', project
+			USING ERRCODE = 'BC002', HINT = 'An administrator registers one with boocoder.add_project().';
+	END IF;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION boocoder._project_id(text) IS 'id of a project one may see (SQLSTATE BC002)';
+
+CREATE FUNCTION boocoder.archive_project(project text) RETURNS boolean
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE boocoder.projects p SET archived_at = now()
+	 WHERE p.id = boocoder._project_id(project) AND p.archived_at IS NULL RETURNING true
+$$;
+COMMENT ON FUNCTION boocoder.archive_project(text) IS 'no new task is run in the project; NULL when it was archived already';
+
+CREATE FUNCTION boocoder.register_provider(name text, transport text, command text[] DEFAULT '{}',
+	env jsonb DEFAULT '{}', label text DEFAULT NULL, models jsonb DEFAULT '[]') RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF EXISTS (SELECT 1 FROM jsonb_each(env) e WHERE jsonb_typeof(e.value) <> 'string' OR e.key !~ '^[A-Za-z_][A-Za-z0-9_]*$') THEN
+		RAISE EXCEPTION 'the environment of a provider is an object of names and strings' USING ERRCODE = 'BC005';
+	END IF;
+	INSERT INTO boocoder.providers AS p (name, label, transport, command, env, models)
+	VALUES (register_provider.name, coalesce(register_provider.label, register_provider.name),
+		register_provider.transport, register_provider.command, register_provider.env, register_provider.models)
+	ON CONFLICT ON CONSTRAINT providers_pkey DO UPDATE
+	   SET label = coalesce(register_provider.label, p.label), transport = EXCLUDED.transport,
+		   command = EXCLUDED.command, env = EXCLUDED.env, models = EXCLUDED.models;
+	RETURN register_provider.name;
+END
+$$;
+COMMENT ON FUNCTION boocoder.register_provider(text, text, text[], jsonb, text, jsonb) IS
+	'adds an agent, or changes it: tasks name it, it names the program';
+
+CREATE FUNCTION boocoder.remove_provider(name text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF EXISTS (SELECT 1 FROM boocoder.providers p WHERE p.name = remove_provider.name AND p.builtin) THEN
+		RAISE EXCEPTION 'provider "%" is built in', remove_provider.name
+			USING ERRCODE = 'BC004', HINT = 'Disable it: UPDATE boocoder.providers SET enabled = false ...';
+	END IF;
+	DELETE FROM boocoder.providers p WHERE p.name = remove_provider.name;
+	RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION boocoder.remove_provider(text) IS 'removes an agent that is not built in; false when there is none';
+
+CREATE FUNCTION boocoder.launch_spec(agent text, OUT "binary" text, OUT args text[], OUT env jsonb) RETURNS record
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT p.command[1], coalesce(p.command[2:], '{}'), p.env FROM boocoder.providers p WHERE p.name = agent
+$$;
+COMMENT ON FUNCTION boocoder.launch_spec(text) IS 'what would be run for an agent; for administrators, as the environment may hold secrets';

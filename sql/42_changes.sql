@@ -1,0 +1,103 @@
+-- Changes: look at them, apply them, reject them.
+
+CREATE FUNCTION boocoder.list_pending(session bigint) RETURNS SETOF boocoder.pending_changes
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT c.* FROM boocoder.pending_changes c
+	 WHERE c.session_id = session AND c.status IN ('pending', 'applying', 'conflict') ORDER BY c.id
+$$;
+COMMENT ON FUNCTION boocoder.list_pending(bigint) IS 'the undecided changes of a session';
+
+CREATE FUNCTION boocoder.diff(task bigint) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT string_agg(c.diff, '' ORDER BY c.id) FROM boocoder.pending_changes c WHERE c.task_id = (boocoder._task(task)).id
+$$;
+COMMENT ON FUNCTION boocoder.diff(bigint) IS
+	'what a task changed, as a patch that git apply takes on the base commit of the changes; NULL: nothing (SQLSTATE BC002)';
+
+CREATE FUNCTION boocoder._decide(ids bigint[], status text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	n bigint;
+BEGIN
+	IF EXISTS (SELECT 1 FROM unnest(ids) i WHERE NOT EXISTS (SELECT 1 FROM boocoder.pending_changes c WHERE c.id = i)) THEN
+		RAISE EXCEPTION 'some of these changes do not exist' USING ERRCODE = 'BC002', HINT = 'See boocoder.list_pending().';
+	END IF;
+	-- the guard refuses what is decided already
+	UPDATE boocoder.pending_changes c SET status = _decide.status WHERE c.id = ANY (ids);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	RETURN n;
+END
+$$;
+COMMENT ON FUNCTION boocoder._decide(bigint[], text) IS 'one decision about some changes (SQLSTATE BC001, BC002); how many';
+
+CREATE FUNCTION boocoder._undecided(task bigint) RETURNS bigint[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks := boocoder._task(task);
+	result bigint[];
+BEGIN
+	SELECT array_agg(c.id ORDER BY c.id) INTO result FROM boocoder.pending_changes c
+	 WHERE c.task_id = t.id AND c.status IN ('pending', 'conflict');
+	IF result IS NULL THEN
+		RAISE EXCEPTION 'task % has no change to decide about', t.id
+			USING ERRCODE = 'BC004', HINT = 'A later task of the session supersedes its changes; see boocoder.list_pending().';
+	END IF;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION boocoder._undecided(bigint) IS 'the changes of a task that can be decided about (SQLSTATE BC002, BC004)';
+
+CREATE FUNCTION boocoder.apply(task bigint) RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT boocoder._decide(boocoder._undecided(task), 'applying')
+$$;
+COMMENT ON FUNCTION boocoder.apply(bigint) IS
+	'decides to apply what a task changed to the project''s checkout, which happens after commit: applied or conflict; how many files';
+
+CREATE FUNCTION boocoder.apply_changes(ids bigint[]) RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT boocoder._decide(ids, 'applying')
+$$;
+COMMENT ON FUNCTION boocoder.apply_changes(bigint[]) IS 'the same for single changes: all of them or none';
+
+CREATE FUNCTION boocoder.reject(task bigint) RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT boocoder._decide(boocoder._undecided(task), 'rejected')
+$$;
+COMMENT ON FUNCTION boocoder.reject(bigint) IS 'decides against what a task changed; how many files';
+
+CREATE FUNCTION boocoder.reject_changes(ids bigint[]) RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT boocoder._decide(ids, 'rejected')
+$$;
+COMMENT ON FUNCTION boocoder.reject_changes(bigint[]) IS 'the same for single changes';
+
+CREATE FUNCTION boocoder.remove_worktree(worktree bigint, force boolean DEFAULT false) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF force THEN
+		UPDATE boocoder.pending_changes c SET status = 'rejected'
+		 WHERE c.worktree_id = worktree AND c.status IN ('pending', 'conflict');
+	END IF;
+	UPDATE boocoder.worktrees w SET status = 'removing' WHERE w.id = worktree AND w.status IN ('active', 'creating');
+	RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION boocoder.remove_worktree(bigint, boolean) IS
+	'removes a worktree after commit, its content archived under refs/boocoder/archive; refuses while an agent works in it or changes are undecided (SQLSTATE BC004); force rejects them';
+
+CREATE FUNCTION boocoder.close_session(session bigint, force boolean DEFAULT false) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE boocoder.sessions s SET closed_at = now() WHERE s.id = session AND s.closed_at IS NULL;
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	UPDATE boocoder.chats c SET closed_at = now() WHERE c.session_id = session AND c.closed_at IS NULL;
+	PERFORM boocoder.remove_worktree(w.id, force) FROM boocoder.worktrees w
+	 WHERE w.session_id = session AND w.deleted_at IS NULL;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION boocoder.close_session(bigint, boolean) IS
+	'closes a session and its chats and removes its worktree, by the rules of remove_worktree()';

@@ -1,0 +1,150 @@
+-- What waits for a person, what it costs, how it goes.
+-- A view reads tables with the rights of its owner; these read through functions
+-- that have the rights of the caller, so that row-level security holds on every version.
+
+CREATE FUNCTION boocoder._inbox()
+RETURNS TABLE (task_id bigint, project text, agent text, state text, reason text, error text, age interval,
+	attempt integer, last_output text, input text, what_to_do text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT t.id, p.name, t.agent, t.state, t.failure_reason, t.error, now() - coalesce(t.ended_at, t.started_at, t.created_at),
+		   t.attempt, t.output_summary, left(t.input, 200),
+		   format('SELECT boocoder.inbox_retry(%s);  or  SELECT boocoder.send(%s, ''...'');', t.id, t.id)
+	  FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id
+	 WHERE t.state IN ('failed', 'blocked')
+	UNION ALL
+	SELECT c.task_id, p.name, c.agent, 'conflict', 'conflict', string_agg(c.path || ': ' || coalesce(c.error, ''), E'\n' ORDER BY c.id),
+		   now() - max(c.decided_at), NULL, NULL, NULL,
+		   format('SELECT boocoder.apply(%s);  or  SELECT boocoder.reject(%s);', c.task_id, c.task_id)
+	  FROM boocoder.pending_changes c JOIN boocoder.worktrees w ON w.id = c.worktree_id JOIN boocoder.projects p ON p.id = w.project_id
+	 WHERE c.status = 'conflict' GROUP BY c.task_id, p.name, c.agent
+	 ORDER BY 7 DESC
+$$;
+COMMENT ON FUNCTION boocoder._inbox() IS 'the rows of the view inbox';
+CREATE VIEW boocoder.inbox AS SELECT * FROM boocoder._inbox();
+COMMENT ON VIEW boocoder.inbox IS 'what waits for a person: failed and blocked tasks, changes in conflict; with the reason and what to call';
+
+CREATE FUNCTION boocoder.cost_stats(group_by text DEFAULT 'project', since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL)
+RETURNS TABLE (key text, tasks bigint, input_tokens numeric, output_tokens numeric, cached_tokens numeric,
+	reasoning_tokens numeric, cost_usd numeric)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF group_by IS NULL OR group_by NOT IN ('project', 'agent', 'model', 'day') THEN
+		RAISE EXCEPTION 'cannot group costs by "%"', group_by
+			USING ERRCODE = 'BC005', HINT = 'Use project, agent, model or day.';
+	END IF;
+	RETURN QUERY
+	SELECT k.key, count(DISTINCT u.task_id), sum(u.input_tokens), sum(u.output_tokens), sum(u.cached_tokens),
+		   sum(u.reasoning_tokens), sum(u.cost_usd)
+	  FROM boocoder.usage_events u LEFT JOIN boocoder.projects p ON p.id = u.project_id,
+		   LATERAL (SELECT CASE group_by WHEN 'project' THEN p.name WHEN 'agent' THEN u.agent WHEN 'model' THEN u.model
+						   ELSE to_char(u.created_at, 'YYYY-MM-DD') END AS key) k
+	 WHERE (since IS NULL OR u.created_at >= since) AND (until IS NULL OR u.created_at < until)
+	 GROUP BY k.key ORDER BY k.key;
+END
+$$;
+COMMENT ON FUNCTION boocoder.cost_stats(text, timestamptz, timestamptz) IS
+	'the ledger summed by project, agent, model or day, in US dollars; until is not included (SQLSTATE BC005)';
+
+CREATE FUNCTION boocoder._status()
+RETURNS TABLE (dispatcher_pid integer, started_at timestamptz, pending bigint, running bigint, blocked bigint,
+	oldest_pending interval, jobs bigint, spare_runners integer, last_seq bigint, last_error text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT w.dispatcher_pid, w.started_at,
+		   count(*) FILTER (WHERE t.state = 'pending'), count(*) FILTER (WHERE t.state = 'running'),
+		   count(*) FILTER (WHERE t.state = 'blocked'),
+		   now() - min(coalesce(t.run_at, t.created_at)) FILTER (WHERE t.state = 'pending' AND coalesce(t.run_at, t.created_at) <= now()),
+		   (SELECT count(*) FROM boocoder.jobs j WHERE j.state IN ('queued', 'running')),
+		   w.spare_runners, w.last_seq, w.last_error
+	  FROM boocoder._worker_status() w
+	  LEFT JOIN boocoder.tasks t ON t.state IN ('pending', 'running', 'blocked')
+	 GROUP BY w.dispatcher_pid, w.started_at, w.spare_runners, w.last_seq, w.last_error
+$$;
+COMMENT ON FUNCTION boocoder._status() IS 'the row of the view status';
+CREATE VIEW boocoder.status AS SELECT * FROM boocoder._status();
+COMMENT ON VIEW boocoder.status IS 'the dispatcher of this database, and the queue as far as one may see it';
+
+CREATE FUNCTION boocoder._repository_checks() RETURNS TABLE ("check" text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	project record;
+	facts jsonb;
+BEGIN
+	FOR project IN SELECT p.name, p.path FROM boocoder.projects p WHERE p.archived_at IS NULL ORDER BY p.id LOOP
+		"check" := format('project "%s"', project.name);
+		BEGIN
+			facts := boocoder._inspect(project.path);
+			status := CASE WHEN (facts ->> 'ok')::boolean THEN 'ok' ELSE 'error' END;
+			detail := coalesce(facts ->> 'message', facts ->> 'path');
+			hint := facts ->> 'hint';
+		EXCEPTION WHEN OTHERS THEN
+			status := 'error';
+			detail := SQLERRM;
+			hint := NULL;
+		END;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION boocoder._repository_checks() IS 'a line of doctor() for each project';
+
+CREATE FUNCTION boocoder.doctor() RETURNS TABLE ("check" text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	w record;
+	waiting bigint;
+BEGIN
+	"check" := 'preload';
+	status := CASE WHEN boocoder._preloaded() THEN 'ok' ELSE 'error' END;
+	detail := 'shared_preload_libraries ' || CASE WHEN boocoder._preloaded() THEN 'has' ELSE 'does not have' END || ' boocoder';
+	hint := CASE WHEN NOT boocoder._preloaded() THEN 'Set shared_preload_libraries = ''boocoder'' and restart the server.' END;
+	RETURN NEXT;
+
+	SELECT * INTO w FROM boocoder._worker_status();
+	"check" := 'dispatcher';
+	status := CASE WHEN w.dispatcher_pid IS NOT NULL THEN 'ok' ELSE 'error' END;
+	detail := CASE WHEN w.dispatcher_pid IS NOT NULL THEN 'runs since ' || w.started_at ELSE 'does not run' END
+		|| coalesce('; last error: ' || w.last_error, '');
+	hint := CASE WHEN w.dispatcher_pid IS NULL AND pg_is_in_recovery() THEN 'It starts when this standby is promoted.'
+		WHEN w.dispatcher_pid IS NULL THEN 'See the server''s log; max_worker_processes may be too small.' END;
+	RETURN NEXT;
+
+	SELECT count(*) INTO waiting FROM boocoder.tasks t WHERE t.state = 'pending' AND coalesce(t.run_at, now()) <= now();
+	"check" := 'queue';
+	status := CASE WHEN waiting > 0 AND current_setting('boocoder.max_running')::integer = 0 THEN 'error' ELSE 'ok' END;
+	detail := format('%s tasks are due, boocoder.max_running is %s', waiting, current_setting('boocoder.max_running'));
+	hint := CASE status WHEN 'error' THEN 'Set boocoder.max_running to the number of agents this host can bear.' END;
+	RETURN NEXT;
+
+	FOR "check", status, detail, hint IN
+		SELECT 'provider "' || p.name || '"', 'warning', 'is enabled, but names no program', 'Call boocoder.register_provider().'
+		  FROM boocoder.providers p WHERE p.enabled AND p.transport IN ('acp', 'command') AND cardinality(p.command) = 0
+	LOOP
+		RETURN NEXT;
+	END LOOP;
+
+	IF NOT pg_has_role('boocoder_admin', 'USAGE') THEN
+		"check" := 'host';
+		status := 'warning';
+		detail := 'the sandbox, the worktree root and the repositories are checked for administrators only';
+		hint := NULL;
+		RETURN NEXT;
+		RETURN;
+	END IF;
+	BEGIN
+		FOR "check", status, detail, hint IN
+			SELECT c ->> 'check', c ->> 'status', c ->> 'detail', c ->> 'hint'
+			  FROM jsonb_array_elements(boocoder._check_host() -> 'checks') c
+		LOOP
+			RETURN NEXT;
+		END LOOP;
+	EXCEPTION WHEN OTHERS THEN
+		"check" := 'host';
+		status := 'error';
+		detail := SQLERRM;
+		hint := 'Is boocoder-runner installed beside the library?';
+		RETURN NEXT;
+	END;
+	RETURN QUERY SELECT * FROM boocoder._repository_checks();
+END
+$$;
+COMMENT ON FUNCTION boocoder.doctor() IS 'everything a person needs to find out why nothing runs; never fails';

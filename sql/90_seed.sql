@@ -1,0 +1,44 @@
+-- The agents that are known without being registered, and what a dump holds.
+
+INSERT INTO boocoder.providers (name, label, transport, command, builtin) VALUES
+	('boocode', 'boocode (built in)', 'native', '{}', true),
+	('opencode', 'opencode', 'acp', '{opencode,acp}', true),
+	('goose', 'goose', 'acp', '{goose,acp}', true),
+	('claude', 'Claude Code', 'stream_json', '{claude}', true),
+	('qwen', 'Qwen Code', 'acp', '{qwen,--acp}', true),
+	('pi', 'pi', 'stream_json', '{pi}', true),
+	('codex', 'Codex', 'acp', '{codex-acp}', true),
+	('gemini', 'Gemini CLI', 'acp', '{gemini,--acp}', true);
+
+-- A dump holds what has ended.  Work that is under way or waiting is left out:
+-- a restored copy must never start an agent.
+SELECT pg_catalog.pg_extension_config_dump('boocoder.providers', 'WHERE NOT builtin');
+SELECT pg_catalog.pg_extension_config_dump('boocoder.projects', '');
+SELECT pg_catalog.pg_extension_config_dump('boocoder.sessions', '');
+SELECT pg_catalog.pg_extension_config_dump('boocoder.chats', '');
+SELECT pg_catalog.pg_extension_config_dump('boocoder.tasks', $$WHERE state IN ('completed', 'failed', 'cancelled')$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.messages',
+	$$WHERE task_id IS NULL OR task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.message_parts',
+	$$WHERE message_id IN (SELECT id FROM boocoder.messages WHERE task_id IS NULL
+		OR task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled')))$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.events',
+	$$WHERE task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.worktrees', $$WHERE status IN ('active', 'removed')$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.pending_changes',
+	$$WHERE status <> 'applying' AND worktree_id IN (SELECT id FROM boocoder.worktrees WHERE status IN ('active', 'removed'))
+		AND task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.usage_events',
+	$$WHERE task_id IS NULL OR task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
+DO $$
+DECLARE
+	sequence pg_catalog.oid;
+BEGIN
+	FOR sequence IN SELECT c.oid FROM pg_catalog.pg_class c
+		 WHERE c.relnamespace OPERATOR(pg_catalog.=) 'boocoder'::pg_catalog.regnamespace
+		   AND c.relkind OPERATOR(pg_catalog.=) 'S' AND c.relname OPERATOR(pg_catalog.<>) 'jobs_id_seq'
+	LOOP
+		PERFORM pg_catalog.pg_extension_config_dump(sequence, '');
+	END LOOP;
+END
+$$;

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * call.c
+ *	  One order to a runner from an ordinary backend, and its result.
+ *
+ * For what an administrator wants to know at once: is that path a repository,
+ * does the sandbox work.  Interruptible, and limited in time.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "extension/channel.h"
+#include "extension/compat.h"
+#include "extension/host.h"
+#include "extension/process.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/fd.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define CALL_TIMEOUT_MS 30000
+#define REAP_TRIES 200
+
+PG_FUNCTION_INFO_V1(bc_sql_inspect);
+PG_FUNCTION_INFO_V1(bc_sql_check_host);
+
+/* Waits for the RESULT; its payload stays in the channel. */
+static void
+await_result(BcChannel *channel)
+{
+	static uint32 wait_event = 0;
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CALL_TIMEOUT_MS);
+
+	for (;;)
+	{
+		bool		written = bc_channel_flush(channel);
+		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+		BcFrame		frame;
+
+		switch (bc_channel_receive(channel, &frame))
+		{
+			case BC_CHANNEL_MESSAGE:
+				if (frame.type == BC_FRAME_RESULT)
+					return;
+				continue;
+			case BC_CHANNEL_CLOSED:
+				ereport(ERROR,
+						(errcode(ERRCODE_SYSTEM_ERROR),
+						 errmsg("boocoder-runner ended without a result"),
+						 channel->error ? errdetail("It sent a %s.", channel->error) : 0,
+						 errhint("See the server's log.")));
+			case BC_CHANNEL_AGAIN:
+				break;
+		}
+		if (left <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_SYSTEM_ERROR),
+					 errmsg("boocoder-runner did not answer within %d seconds",
+							CALL_TIMEOUT_MS / 1000)));
+		(void) WaitLatchOrSocket(MyLatch,
+								 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH |
+								 WL_SOCKET_READABLE | (written ? 0 : WL_SOCKET_WRITEABLE),
+								 channel->fd, left,
+								 bc_wait_event(wait_event, "BoocoderRunnerCall"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/* The runner ends when its socket closes; if not, it is made to. */
+static void
+end_runner(pid_t pid)
+{
+	int			status;
+
+	for (int i = 0; i < REAP_TRIES; i++)
+	{
+		if (bc_process_reap(pid, &status))
+			return;
+		pg_usleep(i < 10 ? 200 : 5000);
+	}
+	(void) kill(pid, SIGKILL);
+	(void) bc_process_reap(pid, &status);
+}
+
+static Datum
+call_runner(const char *order)
+{
+	BcChannel	channel;
+	int			fd;
+	pid_t		pid = bc_process_start(&fd);
+	Datum		result = (Datum) 0;
+
+	if (pid < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("could not start boocoder-runner: %m"),
+				 errhint("Check that boocoder-runner is installed beside the library.")));
+	ReserveExternalFD();
+	bc_channel_open(&channel, fd);
+	PG_TRY();
+	{
+		bc_channel_send(&channel, BC_FRAME_ORDER, 1, order, strlen(order));
+		await_result(&channel);
+		result = DirectFunctionCall1(jsonb_in, CStringGetDatum(channel.message.data));
+	}
+	PG_FINALLY();
+	{
+		bc_channel_close(&channel);
+		ReleaseExternalFD();
+		end_runner(pid);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/* Starts an order with what every order of this file has. */
+static void
+begin_order(StringInfo json, const char *role)
+{
+	initStringInfo(json);
+	appendStringInfo(json, "{\"role\":\"%s\",\"root\":", role);
+	escape_json(json, bc_host_worktree_root());
+	appendStringInfoString(json, ",\"forbidden\":");
+	bc_host_forbidden(json);
+}
+
+/* boocoder._inspect(path): what is at that path, as the server's user sees it. */
+Datum
+bc_sql_inspect(PG_FUNCTION_ARGS)
+{
+	StringInfoData json;
+
+	begin_order(&json, "inspect");
+	appendStringInfoString(&json, ",\"path\":");
+	escape_json(&json, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	appendStringInfoChar(&json, '}');
+	return call_runner(json.data);
+}
+
+/* boocoder._check_host(): do the sandbox and the worktree root work? */
+Datum
+bc_sql_check_host(PG_FUNCTION_ARGS)
+{
+	StringInfoData json;
+
+	begin_order(&json, "check");
+	appendStringInfoString(&json, ",\"sandbox\":");
+	bc_host_sandbox(&json);
+	appendStringInfoChar(&json, '}');
+	return call_runner(json.data);
+}

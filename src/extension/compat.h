@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * compat.h
+ *	  The one place that knows how PostgreSQL 14 to 18 differ.
+ *
+ * Include after postgres.h.
+ */
+#ifndef BC_EXTENSION_COMPAT_H
+#define BC_EXTENSION_COMPAT_H
+
+#include "storage/latch.h"
+#include "utils/acl.h"
+#include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+
+#if PG_VERSION_NUM < 140000 || PG_VERSION_NUM >= 190000
+#error "boocoder supports PostgreSQL 14 to 18"
+#endif
+
+#if PG_VERSION_NUM >= 170000
+#define bc_create_wait_event_set(nevents) CreateWaitEventSet(NULL, nevents)
+/* A named wait event; "cache" is a static uint32 that holds its number. */
+#define bc_wait_event(cache, name) \
+	((cache) != 0 ? (cache) : ((cache) = WaitEventExtensionNew(name)))
+#else
+#define bc_create_wait_event_set(nevents) CreateWaitEventSet(TopMemoryContext, nevents)
+#define bc_wait_event(cache, name) ((void) (cache), PG_WAIT_EXTENSION)
+#endif
+
+/* May "role" connect to "database"? */
+static inline bool
+bc_may_connect(Oid database, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(DatabaseRelationId, database, role, ACL_CONNECT) == ACLCHECK_OK;
+#else
+	return pg_database_aclcheck(database, role, ACL_CONNECT) == ACLCHECK_OK;
+#endif
+}
+
+#if PG_VERSION_NUM < 150000
+/* Before 15 shared memory is asked for in _PG_init() itself. */
+#define BC_NO_SHMEM_REQUEST_HOOK
+#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+#endif
+
+#endif							/* BC_EXTENSION_COMPAT_H */

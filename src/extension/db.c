@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * db.c
+ *	  The dispatcher's transactions.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "extension/compat.h"
+#include "extension/db.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#define MAX_ARGS 4
+
+typedef enum DbQuery
+{
+	Q_START,
+	Q_NEXT_ACTIONS,
+	Q_PREPARED,
+	Q_APPEND,
+	Q_SETTLE,
+	Q_JOB_DONE,
+	Q_COUNT
+} DbQuery;
+
+typedef struct QueryText
+{
+	const char *sql;
+	int			nargs;
+	Oid			types[MAX_ARGS];
+} QueryText;
+
+static const QueryText queries[Q_COUNT] = {
+	[Q_START] = {
+		"SELECT boocoder._start($1)", 1, {INT4OID}
+	},
+	[Q_NEXT_ACTIONS] = {
+		"SELECT kind, task_id, fence, job_id, prepare, agent, diff, delay_ms "
+		"FROM boocoder._next_actions($1, $2)", 2, {INT4OID, INT4OID}
+	},
+	[Q_PREPARED] = {
+		"SELECT agent, diff FROM boocoder._prepared($1, $2, $3::pg_catalog.jsonb)", 3,
+		{INT8OID, INT8OID, TEXTOID}
+	},
+	[Q_APPEND] = {
+		"SELECT boocoder._append($1, $2, $3::pg_catalog.jsonb[])", 3,
+		{INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID}
+	},
+	[Q_SETTLE] = {
+		"SELECT boocoder._settle($1, $2, $3::pg_catalog.jsonb, $4::pg_catalog.jsonb)", 4,
+		{INT8OID, INT8OID, TEXTOID, TEXTOID}
+	},
+	[Q_JOB_DONE] = {
+		"SELECT boocoder._job_done($1, $2::pg_catalog.jsonb)", 2, {INT8OID, TEXTOID}
+	},
+};
+
+/* Reads the result set of a query, in SPI's memory; copies what is to stay. */
+typedef void (*Reader) (MemoryContext caller, void *result);
+
+static SPIPlanPtr plans[Q_COUNT];
+static char last_error[256];
+
+const char *
+bc_db_error(void)
+{
+	return last_error;
+}
+
+static void
+execute(DbQuery query, Datum *values, const char *nulls, Reader reader, MemoryContext caller,
+		void *result)
+{
+	int			code;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	pgstat_report_activity(STATE_RUNNING, queries[query].sql);
+
+	if (plans[query] == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(queries[query].sql, queries[query].nargs,
+									   (Oid *) queries[query].types);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare \"%s\": %s", queries[query].sql,
+				 SPI_result_code_string(SPI_result));
+		plans[query] = plan;
+	}
+	code = SPI_execute_plan(plans[query], values, nulls, false, 0);
+	if (code != SPI_OK_SELECT)
+		elog(ERROR, "could not execute \"%s\": %s", queries[query].sql,
+			 SPI_result_code_string(code));
+	if (reader != NULL)
+		reader(caller, result);
+
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+}
+
+static BcDbStatus
+classify(const ErrorData *error)
+{
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+		case ERRCODE_QUERY_CANCELED:
+			return BC_DB_BUSY;
+		default:
+			return BC_DB_FAILED;
+	}
+}
+
+/* Runs one query in one transaction; the heart of this file. */
+static BcDbStatus
+run(DbQuery query, Datum *values, const char *nulls, Reader reader, void *result)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile BcDbStatus status = BC_DB_OK;
+
+	PG_TRY();
+	{
+		execute(query, values, nulls, reader, caller, result);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		AbortCurrentTransaction();
+		FlushErrorState();
+		status = classify(error);
+		if (status == BC_DB_FAILED)
+		{
+			strlcpy(last_error, error->message, sizeof(last_error));
+			ereport(LOG,
+					(errmsg("boocoder: \"%s\" failed: %s", queries[query].sql, error->message),
+					 error->context ? errcontext("%s", error->context) : 0));
+		}
+		FreeErrorData(error);
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	/* The end of a transaction leaves another context current, which one depends on the version. */
+	MemoryContextSwitchTo(caller);
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	return status;
+}
+
+static char *
+column_text(MemoryContext caller, uint64 row, int column)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+
+	return value == NULL ? NULL : MemoryContextStrdup(caller, value);
+}
+
+static int64
+column_int(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column,
+									  &isnull);
+
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+Oid
+bc_db_extension(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Oid			extension;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	extension = get_extension_oid("boocoder", true);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+	return extension;
+}
+
+BcDbStatus
+bc_db_start(void)
+{
+	Datum		values[1] = {Int32GetDatum(MyProcPid)};
+
+	return run(Q_START, values, NULL, NULL, NULL);
+}
+
+static BcActionKind
+action_kind(const char *name)
+{
+	static const char *const names[] = {
+		[BC_DO_TASK] = "task",
+		[BC_DO_CANCEL] = "cancel",
+		[BC_DO_JOB] = "job",
+		[BC_DO_WAIT] = "due"
+	};
+
+	for (int i = 0; name != NULL && i < (int) lengthof(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			return (BcActionKind) i;
+	elog(ERROR, "unknown action \"%s\"", name ? name : "(null)");
+}
+
+static void
+read_actions(MemoryContext caller, void *result)
+{
+	List	  **actions = result;
+
+	for (uint64 row = 0; row < SPI_processed; row++)
+	{
+		BcDbAction *action = MemoryContextAllocZero(caller, sizeof(BcDbAction));
+		MemoryContext old;
+
+		action->kind = action_kind(column_text(caller, row, 1));
+		action->task_id = column_int(row, 2);
+		action->fence = column_int(row, 3);
+		action->job_id = column_int(row, 4);
+		action->prepare = column_text(caller, row, 5);
+		action->agent = column_text(caller, row, 6);
+		action->diff = column_text(caller, row, 7);
+		action->delay_ms = column_int(row, 8);
+		old = MemoryContextSwitchTo(caller);
+		*actions = lappend(*actions, action);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+BcDbStatus
+bc_db_next_actions(int free_slots, int free_jobs, List **actions)
+{
+	Datum		values[2] = {Int32GetDatum(free_slots), Int32GetDatum(free_jobs)};
+
+	*actions = NIL;
+	return run(Q_NEXT_ACTIONS, values, NULL, read_actions, actions);
+}
+
+static void
+read_orders(MemoryContext caller, void *result)
+{
+	char	  **orders = result;
+
+	if (SPI_processed > 0)
+	{
+		orders[0] = column_text(caller, 0, 1);
+		orders[1] = column_text(caller, 0, 2);
+	}
+}
+
+BcDbStatus
+bc_db_prepared(int64 task_id, int64 fence, const char *result, char **agent, char **diff)
+{
+	Datum		values[3] = {
+		Int64GetDatum(task_id), Int64GetDatum(fence), CStringGetTextDatum(result)
+	};
+	char	   *orders[2] = {NULL, NULL};
+	BcDbStatus	status = run(Q_PREPARED, values, NULL, read_orders, orders);
+
+	*agent = orders[0];
+	*diff = orders[1];
+	return status;
+}
+
+static void
+read_seq(MemoryContext caller, void *result)
+{
+	if (SPI_processed > 0)
+		*(int64 *) result = column_int(0, 1);
+}
+
+BcDbStatus
+bc_db_append(int n, const int64 *task_ids, const int64 *fences, char *const *payloads,
+			 int64 *last_seq)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * n);
+	Datum		values[3];
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(task_ids[i]);
+	values[0] = PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
+												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(fences[i]);
+	values[1] = PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
+												FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	for (int i = 0; i < n; i++)
+		elements[i] = CStringGetTextDatum(payloads[i]);
+	values[2] = PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+	*last_seq = 0;
+	return run(Q_APPEND, values, NULL, read_seq, last_seq);
+}
+
+/* The functions that end something return NULL when a lock kept them from it. */
+static void
+read_done(MemoryContext caller, void *result)
+{
+	*(bool *) result = SPI_processed > 0 && column_text(caller, 0, 1) != NULL;
+}
+
+BcDbStatus
+bc_db_settle(int64 task_id, int64 fence, const char *result, const char *diff)
+{
+	Datum		values[4] = {
+		Int64GetDatum(task_id), Int64GetDatum(fence), CStringGetTextDatum(result),
+		diff != NULL ? CStringGetTextDatum(diff) : (Datum) 0
+	};
+	bool		done = false;
+	BcDbStatus	status = run(Q_SETTLE, values, diff != NULL ? "    " : "   n", read_done, &done);
+
+	return status == BC_DB_OK && !done ? BC_DB_BUSY : status;
+}
+
+BcDbStatus
+bc_db_job_done(int64 job_id, const char *result)
+{
+	Datum		values[2] = {Int64GetDatum(job_id), CStringGetTextDatum(result)};
+	bool		done = false;
+	BcDbStatus	status = run(Q_JOB_DONE, values, NULL, read_done, &done);
+
+	return status == BC_DB_OK && !done ? BC_DB_BUSY : status;
+}

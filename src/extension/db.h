@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * db.h
+ *	  What the dispatcher asks of the database: one C function for each SQL
+ *	  function, one transaction for each call.  The only user of SPI.
+ *
+ * No call raises an error (other than FATAL): a failure is a status, and the
+ * transaction is rolled back.  No call waits for a lock longer than the
+ * session's lock_timeout.  Results are allocated in the caller's context.
+ */
+#ifndef BC_EXTENSION_DB_H
+#define BC_EXTENSION_DB_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+
+typedef enum BcDbStatus
+{
+	BC_DB_OK,
+	BC_DB_BUSY,					/* somebody else holds a lock; try again soon */
+	BC_DB_FAILED				/* see bc_db_error() */
+} BcDbStatus;
+
+typedef enum BcActionKind
+{
+	BC_DO_TASK,					/* claimed: prepare, or agent and diff */
+	BC_DO_CANCEL,				/* a running task is to be cancelled */
+	BC_DO_JOB,					/* a one-shot git job: its order is in prepare */
+	BC_DO_WAIT					/* a task is due in delay_ms */
+} BcActionKind;
+
+typedef struct BcDbAction
+{
+	BcActionKind kind;
+	int64		task_id;
+	int64		fence;
+	int64		job_id;
+	int64		delay_ms;
+	char	   *prepare;		/* orders, as JSON text; may be NULL */
+	char	   *agent;
+	char	   *diff;
+} BcDbAction;
+
+/* The message of the last BC_DB_FAILED. */
+extern const char *bc_db_error(void);
+
+/* OID of the extension in this database, InvalidOid when it is not there. */
+extern Oid	bc_db_extension(void);
+
+/* Reconciles what an earlier dispatcher left.  See boocoder._start(). */
+extern BcDbStatus bc_db_start(void);
+
+/* A list of BcDbAction.  See boocoder._next_actions(). */
+extern BcDbStatus bc_db_next_actions(int free_slots, int free_jobs, List **actions);
+
+/* The agent's and the diff's order, both NULL when the task is not to run. */
+extern BcDbStatus bc_db_prepared(int64 task_id, int64 fence, const char *result,
+								 char **agent, char **diff);
+
+/* Stores "n" EVENTS payloads; *last_seq is the newest event's number, or 0. */
+extern BcDbStatus bc_db_append(int n, const int64 *task_ids, const int64 *fences,
+							   char *const *payloads, int64 *last_seq);
+
+/* Settles a turn; "diff" may be NULL. */
+extern BcDbStatus bc_db_settle(int64 task_id, int64 fence, const char *result, const char *diff);
+
+extern BcDbStatus bc_db_job_done(int64 job_id, const char *result);
+
+#endif							/* BC_EXTENSION_DB_H */

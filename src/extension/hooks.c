@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * hooks.c
+ *	  What happens in ordinary backends: waking the dispatcher at commit,
+ *	  noticing CREATE and DROP of the extension and of databases, and making
+ *	  way for commands that need a database without other connections.
+ *
+ * All of it is bound to the end of the transaction, so that what rolls back
+ * has no effect.  Nothing here may fail once the transaction has committed.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "extension/compat.h"
+#include "extension/hooks.h"
+#include "extension/shmem.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+#include "utils/timestamp.h"
+
+/* How long a database command waits for a dispatcher to leave. */
+#define LEAVE_TIMEOUT_MS 5000
+
+/* What the current transaction will do at its commit */
+static uint32 pending_work = 0;
+static bool extension_changed = false;
+static bool databases_changed = false;
+
+/* The database this backend keeps free of a dispatcher, or InvalidOid */
+static Oid	held_database = InvalidOid;
+
+static object_access_hook_type previous_object_access;
+static ProcessUtility_hook_type previous_utility;
+
+static void
+wake_dispatcher(uint32 work)
+{
+	BcDatabase *db = bc_shmem_my_database();
+
+	if (db == NULL)
+		return;
+	/* One SetLatch until the dispatcher has looked: thousands of commits cost one. */
+	if ((pg_atomic_fetch_or_u32(&db->work, work) & work) == work)
+		return;
+	LWLockAcquire(bc_shared->lock, LW_SHARED);
+	if (db->latch != NULL)
+		SetLatch(db->latch);
+	LWLockRelease(bc_shared->lock);
+}
+
+static void
+announce_extension_change(void)
+{
+	BcDatabase *db;
+
+	LWLockAcquire(bc_shared->lock, LW_EXCLUSIVE);
+	db = bc_shmem_find(MyDatabaseId, true);
+	if (db != NULL)
+	{
+		db->recheck = true;
+		db->next_start = 0;
+		db->failures = 0;
+		if (db->state == BC_DB_ABSENT)
+			db->state = BC_DB_PROBE;
+		pg_atomic_fetch_or_u32(&db->work, BC_WORK_RECHECK);
+		if (db->latch != NULL)
+			SetLatch(db->latch);
+	}
+	bc_shared->rescan = true;	/* the worker's role may be a new one */
+	bc_shmem_wake_launcher();
+	LWLockRelease(bc_shared->lock);
+	if (db == NULL)
+		ereport(WARNING,
+				(errmsg("boocoder cannot serve this database: all slots are taken"),
+				 errhint("Increase boocoder.max_databases and restart the server.")));
+}
+
+static void
+release_database(void)
+{
+	BcDatabase *db;
+
+	LWLockAcquire(bc_shared->lock, LW_EXCLUSIVE);
+	db = bc_shmem_find(held_database, false);
+	if (db != NULL)
+	{
+		db->holds--;
+		db->next_start = 0;
+		if (db->state != BC_DB_ABSENT)
+			db->state = BC_DB_PROBE;
+	}
+	bc_shared->rescan = true;
+	bc_shmem_wake_launcher();
+	LWLockRelease(bc_shared->lock);
+	held_database = InvalidOid;
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	bool		committed;
+
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+			committed = true;
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:	/* COMMIT PREPARED is found by the poll */
+			committed = false;
+			break;
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+		default:
+			return;
+	}
+
+	if (committed && pending_work != 0)
+		wake_dispatcher(pending_work);
+	if (committed && extension_changed)
+		announce_extension_change();
+	if (committed && databases_changed)
+	{
+		LWLockAcquire(bc_shared->lock, LW_EXCLUSIVE);
+		bc_shared->rescan = true;
+		bc_shmem_wake_launcher();
+		LWLockRelease(bc_shared->lock);
+	}
+	if (OidIsValid(held_database))
+		release_database();
+	pending_work = 0;
+	extension_changed = false;
+	databases_changed = false;
+}
+
+/* Registers at_transaction_end() once for the life of the backend. */
+static void
+watch_transaction(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		RegisterXactCallback(at_transaction_end, NULL);
+		registered = true;
+	}
+}
+
+void
+bc_wake_at_commit(uint32 work)
+{
+	if (bc_shared == NULL)
+		return;
+	watch_transaction();
+	pending_work |= work;
+}
+
+static void
+object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
+{
+	if (previous_object_access)
+		previous_object_access(access, class_id, object_id, sub_id, arg);
+
+	if (access != OAT_POST_CREATE && access != OAT_DROP)
+		return;
+	/* Which extension it is shows when the worker looks; such changes are rare. */
+	if (class_id == ExtensionRelationId)
+	{
+		watch_transaction();
+		extension_changed = true;
+	}
+	else if (class_id == DatabaseRelationId)
+	{
+		watch_transaction();
+		databases_changed = true;
+	}
+}
+
+/*
+ * The database that a command needs for itself, or NULL.  These commands
+ * refuse to work while anybody else, our dispatcher included, is connected.
+ */
+static const char *
+database_to_clear(Node *statement)
+{
+	ListCell   *cell;
+
+	switch (nodeTag(statement))
+	{
+		case T_DropdbStmt:
+			return ((DropdbStmt *) statement)->dbname;
+		case T_RenameStmt:
+			if (((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
+				return ((RenameStmt *) statement)->subname;
+			return NULL;
+		case T_AlterDatabaseStmt:
+			foreach(cell, ((AlterDatabaseStmt *) statement)->options)
+			{
+				if (strcmp(((DefElem *) lfirst(cell))->defname, "tablespace") == 0)
+					return ((AlterDatabaseStmt *) statement)->dbname;
+			}
+			return NULL;
+		case T_CreatedbStmt:
+			foreach(cell, ((CreatedbStmt *) statement)->options)
+			{
+				DefElem    *option = lfirst(cell);
+
+				if (strcmp(option->defname, "template") == 0 && option->arg != NULL)
+					return defGetString(option);
+			}
+			return NULL;
+		default:
+			return NULL;
+	}
+}
+
+/* May the current user do that at all?  Who may not must not stop a worker. */
+static bool
+may_clear(Node *statement, Oid database)
+{
+	bool		owner;
+
+#if PG_VERSION_NUM >= 160000
+	owner = object_ownercheck(DatabaseRelationId, database, GetUserId());
+#else
+	owner = pg_database_ownercheck(database, GetUserId());
+#endif
+	return owner || (IsA(statement, CreatedbStmt) && have_createdb_privilege());
+}
+
+/* Keeps the dispatcher out of "database" until the transaction ends; waits for it to leave. */
+static void
+hold_database(Oid database)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LEAVE_TIMEOUT_MS);
+	static uint32 wait_event = 0;
+
+	LWLockAcquire(bc_shared->lock, LW_EXCLUSIVE);
+	{
+		BcDatabase *db = bc_shmem_find(database, false);
+
+		if (db != NULL)
+		{
+			watch_transaction();
+			held_database = database;
+			db->holds++;
+			if (db->latch != NULL)
+				SetLatch(db->latch);
+		}
+	}
+	LWLockRelease(bc_shared->lock);
+
+	while (OidIsValid(held_database) && GetCurrentTimestamp() < deadline)
+	{
+		BcDatabase *db;
+		bool		gone;
+
+		LWLockAcquire(bc_shared->lock, LW_SHARED);
+		db = bc_shmem_find(database, false);
+		gone = db == NULL || (db->pid == 0 && db->state != BC_DB_STARTING);
+		LWLockRelease(bc_shared->lock);
+		if (gone)
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
+						 bc_wait_event(wait_event, "BoocoderDispatcherLeave"));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static void
+utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+		ProcessUtilityContext context, ParamListInfo params,
+		QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
+{
+	const char *name = database_to_clear(pstmt->utilityStmt);
+
+	if (name != NULL && !OidIsValid(held_database))
+	{
+		Oid			database = get_database_oid(name, true);
+
+		if (OidIsValid(database) && database != MyDatabaseId &&
+			may_clear(pstmt->utilityStmt, database))
+			hold_database(database);
+	}
+	if (previous_utility)
+		previous_utility(pstmt, query, read_only_tree, context, params, environment, dest,
+						 completion);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, environment,
+								dest, completion);
+}
+
+void
+bc_hooks_install(void)
+{
+	previous_object_access = object_access_hook;
+	object_access_hook = object_access;
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = utility;
+}

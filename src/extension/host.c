@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * host.c
+ *	  Facts about the server and its settings, for the orders of runners.
+ *
+ * Runs in the dispatcher, whose role may not read data_directory and the like
+ * by SHOW: the values are taken from the server's own variables.
+ */
+#include "postgres.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "extension/guc.h"
+#include "extension/host.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "postmaster/postmaster.h"
+#include "storage/fd.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/varlena.h"
+
+PG_FUNCTION_INFO_V1(bc_sql_host);
+
+static void
+key(StringInfo json, const char *name)
+{
+	char		last = json->len > 0 ? json->data[json->len - 1] : '\0';
+
+	if (last != '{')
+		appendStringInfoChar(json, ',');
+	escape_json(json, name);
+	appendStringInfoChar(json, ':');
+}
+
+static void
+add_text(StringInfo json, const char *name, const char *value)
+{
+	key(json, name);
+	escape_json(json, value);
+}
+
+static void
+add_int(StringInfo json, const char *name, int64 value)
+{
+	key(json, name);
+	appendStringInfo(json, INT64_FORMAT, value);
+}
+
+static void
+element(StringInfo json, const char *value)
+{
+	if (json->data[json->len - 1] != '[')
+		appendStringInfoChar(json, ',');
+	escape_json(json, value);
+}
+
+/* A colon-separated list, empty parts left out. */
+static void
+add_paths(StringInfo json, const char *name, const char *list)
+{
+	char	   *copy = pstrdup(list);
+	char	   *state = NULL;
+
+	key(json, name);
+	appendStringInfoChar(json, '[');
+	for (char *part = strtok_r(copy, ":", &state); part != NULL;
+		 part = strtok_r(NULL, ":", &state))
+	{
+		while (*part == ' ')
+			part++;
+		if (*part != '\0')
+			element(json, part);
+	}
+	appendStringInfoChar(json, ']');
+	pfree(copy);
+}
+
+static void
+socket_directories(StringInfo json)
+{
+	char	   *copy = pstrdup(Unix_socket_directories);
+	List	   *directories;
+	ListCell   *cell;
+
+	appendStringInfoChar(json, '[');
+	if (SplitDirectoriesString(copy, ',', &directories))
+	{
+		foreach(cell, directories)
+		{
+			const char *directory = lfirst(cell);
+
+			if (directory[0] == '/')	/* not an abstract socket */
+				element(json, directory);
+		}
+		list_free_deep(directories);
+	}
+	appendStringInfoChar(json, ']');
+}
+
+static void
+tablespaces(StringInfo json)
+{
+	DIR		   *dir = AllocateDir("pg_tblspc");
+	struct dirent *entry;
+
+	while (dir != NULL && (entry = ReadDirExtended(dir, "pg_tblspc", LOG)) != NULL)
+	{
+		char		path[MAXPGPATH];
+		char		target[MAXPGPATH];
+		ssize_t		length;
+
+		snprintf(path, sizeof(path), "pg_tblspc/%s", entry->d_name);
+		length = readlink(path, target, sizeof(target) - 1);
+		if (length <= 0)
+			continue;
+		target[length] = '\0';
+		element(json, target);
+	}
+	if (dir != NULL)
+		FreeDir(dir);
+}
+
+char *
+bc_host_worktree_root(void)
+{
+	const char *base = bc_worktree_root;
+
+	if (base[0] == '\0')
+	{
+		struct passwd *user = getpwuid(geteuid());
+
+		base = psprintf("%s/.local/share/boocoder",
+						user != NULL && user->pw_dir != NULL ? user->pw_dir : "/nonexistent");
+	}
+	/* Clusters and databases that share a root must not share worktrees. */
+	return psprintf("%s/" UINT64_FORMAT "-%u", base, GetSystemIdentifier(), MyDatabaseId);
+}
+
+void
+bc_host_forbidden(StringInfo json)
+{
+	appendStringInfoChar(json, '[');
+	element(json, DataDir);
+	tablespaces(json);
+	appendStringInfoChar(json, ']');
+}
+
+void
+bc_host_sandbox(StringInfo json)
+{
+	appendStringInfoChar(json, '{');
+	add_text(json, "mode", bc_sandbox == BC_SANDBOX_ON ? "bwrap" : "off");
+	add_paths(json, "ro_paths", bc_sandbox_ro_paths);
+	key(json, "hide");
+	socket_directories(json);
+	/* The list above ends with ']': put the data directory into it. */
+	json->data[--json->len] = '\0';
+	element(json, DataDir);
+	tablespaces(json);
+	appendStringInfoChar(json, ']');
+	add_text(json, "agent_path", bc_agent_path);
+	key(json, "network");
+	appendStringInfoString(json, bc_sandbox_network ? "true" : "false");
+	appendStringInfoChar(json, '}');
+}
+
+/* boocoder._host(): see the comment on the SQL function. */
+Datum
+bc_sql_host(PG_FUNCTION_ARGS)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '{');
+	add_text(&json, "worktree_root", bc_host_worktree_root());
+	key(&json, "forbidden");
+	bc_host_forbidden(&json);
+	key(&json, "sandbox");
+	bc_host_sandbox(&json);
+	add_paths(&json, "allowed_roots", bc_allowed_roots);
+	add_text(&json, "default_agent", bc_default_agent);
+	add_text(&json, "default_model", bc_default_model);
+	add_int(&json, "setup_timeout_ms", bc_setup_timeout_ms);
+	add_int(&json, "max_diff_bytes", (int64) bc_max_diff_kb * 1024);
+	key(&json, "limits");
+	appendStringInfoChar(&json, '{');
+	add_int(&json, "timeout_ms", bc_task_timeout_ms);
+	add_int(&json, "inactivity_ms", bc_turn_inactivity_timeout_ms);
+	add_int(&json, "handshake_ms", bc_handshake_timeout_ms);
+	add_int(&json, "cancel_grace_ms", bc_cancel_grace_ms);
+	add_int(&json, "term_grace_ms", bc_term_grace_ms);
+	add_int(&json, "max_line", (int64) bc_max_line_kb * 1024);
+	appendStringInfoString(&json, "}}");
+	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
+}

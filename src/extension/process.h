@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * process.h
+ *	  Starting and reaping boocoder-runner: the only place of the extension
+ *	  that makes processes.
+ */
+#ifndef BC_EXTENSION_PROCESS_H
+#define BC_EXTENSION_PROCESS_H
+
+#include <sys/types.h>
+
+/*
+ * Starts a runner whose stdin and stdout are the other end of a new stream
+ * socket; its stderr is the server's log.  The socket returned in *fd is
+ * non-blocking and closed on exec; the caller closes it, which makes the
+ * runner end.  Returns the pid, or -1 with errno set.
+ */
+extern pid_t bc_process_start(int *fd);
+
+/*
+ * Reaps the runner "pid" if it has ended: true then, with the wait status in
+ * *status, and also when it is no child of ours (any more).
+ */
+extern bool bc_process_reap(pid_t pid, int *status);
+
+#endif							/* BC_EXTENSION_PROCESS_H */

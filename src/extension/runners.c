@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * runners.c
+ *	  The pool of runner processes.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "extension/process.h"
+#include "extension/runners.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* Bytes read from one runner before the others have their turn */
+#define FAIR_SHARE (512 * 1024)
+/* After a spare that could not be started or did not live */
+#define SPARE_RETRY_MS 1000
+#define STARTS_PER_CALL 2
+
+static dlist_head runners;
+static int	nrunners;
+static int	nspares;
+static uint64 version;
+static uint64 last_turn;
+static TimestampTz next_spare;
+
+/* pids that have been closed but not reaped */
+static pid_t *ended;
+static int	nended;
+static int	max_ended;
+
+void
+bc_runners_init(void)
+{
+	dlist_init(&runners);
+	max_ended = 16;
+	ended = MemoryContextAlloc(TopMemoryContext, max_ended * sizeof(pid_t));
+}
+
+static BcRunner *
+start(void)
+{
+	MemoryContext context;
+	MemoryContext old;
+	BcRunner   *runner;
+	pid_t		pid;
+	int			fd;
+
+	pid = bc_process_start(&fd);
+	if (pid < 0)
+		return NULL;
+	ReserveExternalFD();
+	context = AllocSetContextCreate(TopMemoryContext, "boocoder runner", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+	runner = palloc0(sizeof(BcRunner));
+	runner->pid = pid;
+	runner->context = context;
+	bc_channel_open(&runner->channel, fd);
+	MemoryContextSwitchTo(old);
+	dlist_push_tail(&runners, &runner->node);
+	nrunners++;
+	nspares++;
+	version++;
+	return runner;
+}
+
+void
+bc_runners_fill(int wanted, TimestampTz now)
+{
+	for (int i = 0; i < STARTS_PER_CALL && nspares < wanted && now >= next_spare; i++)
+	{
+		if (start() == NULL)
+		{
+			ereport(LOG,
+					(errmsg("boocoder could not start a runner: %m"),
+					 errhint("Check that boocoder-runner is installed beside the library.")));
+			next_spare = TimestampTzPlusMilliseconds(now, SPARE_RETRY_MS);
+		}
+	}
+}
+
+BcRunner *
+bc_runners_order(const BcRunnerOwner *owner, void *owner_data, const char *order)
+{
+	BcRunner   *runner = NULL;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &runners)
+	{
+		BcRunner   *candidate = dlist_container(BcRunner, node, iter.cur);
+
+		if (candidate->turn == 0)
+		{
+			runner = candidate;
+			break;
+		}
+	}
+	if (runner == NULL)
+		runner = start();
+	if (runner == NULL)
+		return NULL;
+	nspares--;
+	runner->owner = owner;
+	runner->owner_data = owner_data;
+	runner->turn = ++last_turn;
+	bc_channel_send(&runner->channel, BC_FRAME_ORDER, runner->turn, order, strlen(order));
+	(void) bc_channel_flush(&runner->channel);
+	return runner;
+}
+
+void
+bc_runners_send(BcRunner *runner, BcFrameType type)
+{
+	bc_channel_send(&runner->channel, type, runner->turn, NULL, 0);
+	(void) bc_channel_flush(&runner->channel);
+}
+
+void
+bc_runners_retire(BcRunner *runner)
+{
+	runner->owner = NULL;
+	runner->retired = true;
+}
+
+void
+bc_runners_close(BcRunner *runner)
+{
+	if (nended == max_ended)
+	{
+		max_ended *= 2;
+		ended = repalloc(ended, max_ended * sizeof(pid_t));
+	}
+	ended[nended++] = runner->pid;
+	if (runner->turn == 0)
+		nspares--;
+	nrunners--;
+	version++;
+	dlist_delete(&runner->node);
+	bc_channel_close(&runner->channel);
+	ReleaseExternalFD();
+	MemoryContextDelete(runner->context);
+}
+
+void
+bc_runners_kill(BcRunner *runner)
+{
+	/* Not reaped yet, so the pid can't be anybody else's. */
+	(void) kill(runner->pid, SIGKILL);
+}
+
+static void
+runner_gone(BcRunner *runner)
+{
+	const BcRunnerOwner *owner = runner->owner;
+
+	if (owner != NULL)
+	{
+		char	   *why = pstrdup(runner->channel.error != NULL ? runner->channel.error :
+								  "its connection closed");
+
+		owner->gone(runner->owner_data, runner, why);
+	}
+	else
+		next_spare = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SPARE_RETRY_MS);
+	bc_runners_close(runner);
+}
+
+void
+bc_runners_read(BcRunner *runner)
+{
+	int			bytes = 0;
+
+	while (bytes < FAIR_SHARE)
+	{
+		BcFrame		frame;
+
+		switch (bc_channel_receive(&runner->channel, &frame))
+		{
+			case BC_CHANNEL_AGAIN:
+				return;
+			case BC_CHANNEL_CLOSED:
+				runner_gone(runner);
+				return;
+			case BC_CHANNEL_MESSAGE:
+				bytes += runner->channel.message.len + BC_FRAME_HEADER;
+				if (frame.type == BC_FRAME_HELLO)
+					break;
+				if (runner->owner == NULL || frame.turn != runner->turn)
+				{
+					runner->channel.error = "message of another turn";
+					runner_gone(runner);
+					return;
+				}
+				runner->owner->message(runner->owner_data, runner, frame.type,
+									   &runner->channel.message);
+				if (runner->retired)
+				{
+					bc_runners_close(runner);
+					return;
+				}
+				break;
+		}
+	}
+}
+
+bool
+bc_runners_reap(void)
+{
+	int			left = 0;
+
+	for (int i = 0; i < nended; i++)
+	{
+		int			status;
+
+		if (!bc_process_reap(ended[i], &status))
+			ended[left++] = ended[i];
+	}
+	nended = left;
+	return nended > 0;
+}
+
+dlist_head *
+bc_runners_all(void)
+{
+	return &runners;
+}
+
+int
+bc_runners_count(void)
+{
+	return nrunners;
+}
+
+int
+bc_runners_spare_count(void)
+{
+	return nspares;
+}
+
+uint64
+bc_runners_version(void)
+{
+	return version;
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * runners.h
+ *	  The runner processes of one dispatcher: spares, and those at work.
+ *
+ * A runner takes one order and ends.  Spares have been started before there
+ * is an order for them.  Closing a runner's socket makes it kill what it
+ * started and end; it is reaped later by bc_runners_reap().
+ */
+#ifndef BC_EXTENSION_RUNNERS_H
+#define BC_EXTENSION_RUNNERS_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "extension/channel.h"
+#include "lib/ilist.h"
+
+typedef struct BcRunner BcRunner;
+
+/* Who gave a runner its order, and hears of it */
+typedef struct BcRunnerOwner
+{
+	/* A message of the runner.  "payload" belongs to the channel. */
+	void		(*message) (void *owner, BcRunner *runner, BcFrameType type,
+							const StringInfoData *payload);
+
+	/*
+	 * The runner has ended, with or without a result sent before; it is
+	 * closed after the call.  "why" is a phrase for people.
+	 */
+	void		(*gone) (void *owner, BcRunner *runner, const char *why);
+} BcRunnerOwner;
+
+struct BcRunner
+{
+	dlist_node	node;
+	pid_t		pid;
+	BcChannel	channel;
+	MemoryContext context;
+	uint64		turn;			/* generation of its order; 0: spare */
+	const BcRunnerOwner *owner; /* NULL: spare, or retired */
+	void	   *owner_data;
+	bool		retired;
+	uint32		interest;		/* what the wait set waits for */
+};
+
+/* Sets up the pool; once in the life of the process. */
+extern void bc_runners_init(void);
+
+/* Starts spares until there are "wanted"; no more than a few in one call. */
+extern void bc_runners_fill(int wanted, TimestampTz now);
+
+/*
+ * Gives an order (JSON text) to a runner.  NULL when none could be started;
+ * errno is set.
+ */
+extern BcRunner *bc_runners_order(const BcRunnerOwner *owner, void *owner_data,
+								  const char *order);
+
+/* Sends a message without payload. */
+extern void bc_runners_send(BcRunner *runner, BcFrameType type);
+
+/*
+ * For the owner's message callback: the runner has done its work.  It is
+ * closed after the callback, and the owner hears no more of it.
+ */
+extern void bc_runners_retire(BcRunner *runner);
+
+/* Closes the socket; the runner ends by itself.  No callback.  Not for use in a callback. */
+extern void bc_runners_close(BcRunner *runner);
+
+/* Kills the runner; its owner hears "gone" once the socket closes. */
+extern void bc_runners_kill(BcRunner *runner);
+
+/* Reads what a runner sent, up to a fair share, and calls its owner. */
+extern void bc_runners_read(BcRunner *runner);
+
+/* Reaps ended runners; true when some are left to be reaped. */
+extern bool bc_runners_reap(void);
+
+/* All open runners, for the wait set. */
+extern dlist_head *bc_runners_all(void);
+extern int	bc_runners_count(void);
+extern int	bc_runners_spare_count(void);
+
+/* Changes whenever a runner was added or closed. */
+extern uint64 bc_runners_version(void);
+
+#endif							/* BC_EXTENSION_RUNNERS_H */

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * shmem.c
+ *	  Creation of the shared state, and the search for a database's slot.
+ */
+#include "postgres.h"
+
+#include "extension/compat.h"
+#include "extension/guc.h"
+#include "extension/shmem.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+
+#define TRANCHE "boocoder"
+
+BcShared   *bc_shared = NULL;
+
+static shmem_startup_hook_type previous_startup;
+#ifndef BC_NO_SHMEM_REQUEST_HOOK
+static shmem_request_hook_type previous_request;
+#endif
+
+static Size
+shared_size(void)
+{
+	return add_size(offsetof(BcShared, databases),
+					mul_size(bc_max_databases, sizeof(BcDatabase)));
+}
+
+static void
+request(void)
+{
+#ifndef BC_NO_SHMEM_REQUEST_HOOK
+	if (previous_request)
+		previous_request();
+#endif
+	RequestAddinShmemSpace(shared_size());
+	RequestNamedLWLockTranche(TRANCHE, 1);
+}
+
+static void
+startup(void)
+{
+	bool		found;
+
+	if (previous_startup)
+		previous_startup();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	bc_shared = ShmemInitStruct("boocoder", shared_size(), &found);
+	if (!found)
+	{
+		memset(bc_shared, 0, shared_size());
+		bc_shared->lock = &GetNamedLWLockTranche(TRANCHE)->lock;
+		bc_shared->ndatabases = bc_max_databases;
+		for (int i = 0; i < bc_max_databases; i++)
+		{
+			BcDatabase *db = &bc_shared->databases[i];
+
+			pg_atomic_init_u32(&db->work, 0);
+			pg_atomic_init_u64(&db->generation, 0);
+			ConditionVariableInit(&db->changed);
+		}
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+bc_shmem_install(void)
+{
+#ifdef BC_NO_SHMEM_REQUEST_HOOK
+	request();
+#else
+	previous_request = shmem_request_hook;
+	shmem_request_hook = request;
+#endif
+	previous_startup = shmem_startup_hook;
+	shmem_startup_hook = startup;
+}
+
+BcDatabase *
+bc_shmem_find(Oid database, bool create)
+{
+	BcDatabase *free_slot = NULL;
+
+	for (int i = 0; i < bc_shared->ndatabases; i++)
+	{
+		BcDatabase *db = &bc_shared->databases[i];
+
+		if (db->oid == database)
+			return db;
+		if (free_slot == NULL && !OidIsValid(db->oid))
+			free_slot = db;
+	}
+	if (!create || free_slot == NULL)
+		return NULL;
+
+	free_slot->oid = database;
+	free_slot->state = BC_DB_PROBE;
+	free_slot->holds = 0;
+	free_slot->recheck = false;
+	free_slot->pid = 0;
+	free_slot->latch = NULL;
+	free_slot->failures = 0;
+	free_slot->next_start = 0;
+	free_slot->started_at = 0;
+	free_slot->turns = free_slot->jobs = free_slot->spares = 0;
+	free_slot->events = 0;
+	free_slot->last_error[0] = '\0';
+	pg_atomic_write_u32(&free_slot->work, 0);
+	return free_slot;
+}
+
+BcDatabase *
+bc_shmem_my_database(void)
+{
+	static BcDatabase *mine = NULL;
+
+	if (bc_shared == NULL)
+		return NULL;
+	/* Nobody can drop the database we are connected to, so the slot stays. */
+	if (mine == NULL || mine->oid != MyDatabaseId)
+	{
+		LWLockAcquire(bc_shared->lock, LW_SHARED);
+		mine = bc_shmem_find(MyDatabaseId, false);
+		LWLockRelease(bc_shared->lock);
+	}
+	return mine;
+}
+
+void
+bc_shmem_wake_launcher(void)
+{
+	if (bc_shared->launcher_latch != NULL)
+		SetLatch(bc_shared->launcher_latch);
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * sink.c
+ *	  Batching of events on their way to the database.
+ *
+ * A batch is limited in bytes, so that no transaction gets old, and in age,
+ * so that a reader sees events soon.
+ */
+#include "postgres.h"
+
+#include "extension/db.h"
+#include "extension/sink.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define BATCH_BYTES (128 * 1024)
+#define BATCH_ITEMS 256
+#define MAX_AGE_MS 10
+#define RETRY_MS 50
+#define FULL_BYTES (4 * 1024 * 1024)
+
+typedef struct Batch
+{
+	struct Batch *next;
+	MemoryContext context;
+	int			n;
+	Size		bytes;
+	int64		task_ids[BATCH_ITEMS];
+	int64		fences[BATCH_ITEMS];
+	char	   *payloads[BATCH_ITEMS];
+} Batch;
+
+static MemoryContext sink_context;
+static Batch *first;
+static Batch *last;
+static Size total_bytes;
+static TimestampTz due;
+static int64 last_seq;
+static int64 broken_task;
+static char broken_error[256];
+
+void
+bc_sink_init(void)
+{
+	sink_context = AllocSetContextCreate(TopMemoryContext, "boocoder sink",
+										 ALLOCSET_DEFAULT_SIZES);
+}
+
+static Batch *
+open_batch(void)
+{
+	MemoryContext context = AllocSetContextCreate(sink_context, "boocoder batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	Batch	   *batch = MemoryContextAllocZero(context, sizeof(Batch));
+
+	batch->context = context;
+	if (last != NULL)
+		last->next = batch;
+	else
+		first = batch;
+	last = batch;
+	return batch;
+}
+
+void
+bc_sink_add(int64 task_id, int64 fence, const StringInfoData *payload)
+{
+	Batch	   *batch = last;
+
+	if (batch == NULL || batch->n == BATCH_ITEMS || batch->bytes >= BATCH_BYTES)
+		batch = open_batch();
+	batch->task_ids[batch->n] = task_id;
+	batch->fences[batch->n] = fence;
+	batch->payloads[batch->n] = MemoryContextAlloc(batch->context, payload->len + 1);
+	memcpy(batch->payloads[batch->n], payload->data, payload->len + 1);
+	batch->n++;
+	batch->bytes += payload->len;
+	total_bytes += payload->len;
+	if (due == 0)
+		due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MAX_AGE_MS);
+}
+
+/* The batch as a whole was refused: find the payload that is to blame. */
+static bool
+append_singly(Batch *batch)
+{
+	for (int i = 0; i < batch->n; i++)
+	{
+		int64		seq;
+
+		if (batch->payloads[i] == NULL)
+			continue;
+		switch (bc_db_append(1, &batch->task_ids[i], &batch->fences[i], &batch->payloads[i],
+							 &seq))
+		{
+			case BC_DB_OK:
+				last_seq = Max(last_seq, seq);
+				break;
+			case BC_DB_BUSY:
+				return false;
+			case BC_DB_FAILED:
+				broken_task = batch->task_ids[i];
+				strlcpy(broken_error, bc_db_error(), sizeof(broken_error));
+				break;
+		}
+		pfree(batch->payloads[i]);
+		batch->payloads[i] = NULL;
+	}
+	return true;
+}
+
+static bool
+append(Batch *batch)
+{
+	int64		seq;
+
+	switch (batch->payloads[0] == NULL ? BC_DB_FAILED :
+			bc_db_append(batch->n, batch->task_ids, batch->fences, batch->payloads, &seq))
+	{
+		case BC_DB_OK:
+			last_seq = Max(last_seq, seq);
+			return true;
+		case BC_DB_BUSY:
+			return false;
+		case BC_DB_FAILED:
+			return append_singly(batch);
+	}
+	return false;
+}
+
+bool
+bc_sink_flush(TimestampTz now)
+{
+	while (first != NULL)
+	{
+		Batch	   *batch = first;
+
+		if (!append(batch))
+		{
+			due = TimestampTzPlusMilliseconds(now, RETRY_MS);
+			return false;
+		}
+		total_bytes -= batch->bytes;
+		first = batch->next;
+		if (first == NULL)
+			last = NULL;
+		MemoryContextDelete(batch->context);
+	}
+	due = 0;
+	return true;
+}
+
+TimestampTz
+bc_sink_due(void)
+{
+	return due;
+}
+
+bool
+bc_sink_full(void)
+{
+	return total_bytes >= FULL_BYTES;
+}
+
+bool
+bc_sink_holds(int64 task_id, int64 fence)
+{
+	for (Batch *batch = first; batch != NULL; batch = batch->next)
+		for (int i = 0; i < batch->n; i++)
+			if (batch->task_ids[i] == task_id && batch->fences[i] == fence)
+				return true;
+	return false;
+}
+
+int64
+bc_sink_broken(const char **error)
+{
+	int64		task = broken_task;
+
+	broken_task = 0;
+	*error = broken_error;
+	return task;
+}
+
+int64
+bc_sink_last_seq(void)
+{
+	return last_seq;
+}

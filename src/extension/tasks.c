@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * tasks.c
+ *	  Carries out what the table of turn.c says.
+ *
+ * The order of things at the end of a turn matters: what the runner streamed
+ * is written before the outcome is, and the outcome is written together with
+ * the diff.
+ */
+#include "postgres.h"
+
+#include "extension/guc.h"
+#include "extension/runners.h"
+#include "extension/sink.h"
+#include "extension/tasks.h"
+#include "extension/turn.h"
+#include "lib/ilist.h"
+#include "utils/json.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define RETRY_MS 50
+#define RETRY_FAILED_MS 2000
+/* What a runner needs for itself, on top of what the agent is given */
+#define CANCEL_MARGIN_MS 10000
+
+typedef struct BcTurn
+{
+	dlist_node	node;
+	MemoryContext context;
+	int64		task_id;
+	int64		fence;
+	BcTurnState state;
+	bool		cancelled;		/* before there was an agent to tell */
+	bool		overdue;		/* its runner was killed for that */
+	BcRunner   *runner;			/* NULL: none at work */
+	TimestampTz deadline;		/* of the runner; 0: none of ours */
+	TimestampTz retry_at;		/* of a database call; 0: none waits */
+	char	   *agent_order;
+	char	   *diff_order;
+	char	   *result;			/* of the worktree, then of the agent */
+	char	   *diff;			/* result of the diff */
+} BcTurn;
+
+static dlist_head turns;
+static int	nturns;
+static int	nended;
+
+static void step(BcTurn *turn, BcTurnEvent event);
+
+static void
+keep(BcTurn *turn, char **slot, const char *text)
+{
+	if (*slot != NULL)
+		pfree(*slot);
+	*slot = text == NULL ? NULL : MemoryContextStrdup(turn->context, text);
+}
+
+/* A RESULT in the runner's place. */
+static void
+make_up(BcTurn *turn, char **slot, bool ok, const char *outcome, const char *reason,
+		const char *message)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfo(&json, "{\"ok\":%s,\"outcome\":\"%s\",\"reason\":\"%s\",\"message\":",
+					 ok ? "true" : "false", outcome, reason);
+	escape_json(&json, message);
+	appendStringInfoChar(&json, '}');
+	keep(turn, slot, json.data);
+	pfree(json.data);
+}
+
+static char **
+result_slot(BcTurn *turn)
+{
+	return turn->state == BC_TURN_DIFFING ? &turn->diff : &turn->result;
+}
+
+static void
+on_message(void *owner, BcRunner *runner, BcFrameType type, const StringInfoData *payload)
+{
+	BcTurn	   *turn = owner;
+
+	switch (type)
+	{
+		case BC_FRAME_EVENTS:
+			bc_sink_add(turn->task_id, turn->fence, payload);
+			break;
+		case BC_FRAME_RESULT:
+			/* The runner is done; what follows is the end of its connection. */
+			bc_runners_retire(runner);
+			turn->runner = NULL;
+			turn->deadline = 0;
+			keep(turn, result_slot(turn), payload->data);
+			step(turn, BC_EVENT_RESULT);
+			break;
+		case BC_FRAME_HELLO:
+		case BC_FRAME_ORDER:
+		case BC_FRAME_CANCEL:
+		case BC_FRAME_ANSWER:
+			break;
+	}
+}
+
+static void
+on_gone(void *owner, BcRunner *runner, const char *why)
+{
+	BcTurn	   *turn = owner;
+	bool		ok = turn->state == BC_TURN_RUNNING || turn->state == BC_TURN_CANCELLING;
+
+	turn->runner = NULL;
+	turn->deadline = 0;
+	if (turn->state == BC_TURN_CANCELLING)
+		make_up(turn, &turn->result, ok, "cancelled", "cancelled",
+				"the agent did not end by itself");
+	else if (turn->overdue)
+		make_up(turn, result_slot(turn), ok, "failed", "git_timeout",
+				"a git operation took longer than boocoder.git_timeout");
+	else
+		make_up(turn, result_slot(turn), ok, "failed", "runner_crashed",
+				psprintf("the runner ended unexpectedly: %s", why));
+	turn->overdue = false;
+	step(turn, BC_EVENT_GONE);
+}
+
+static const BcRunnerOwner turn_owner = {on_message, on_gone};
+
+/* Orders a runner for the turn's next step. */
+static void
+order(BcTurn *turn, const char *text, int timeout_ms)
+{
+	turn->runner = bc_runners_order(&turn_owner, turn, text);
+	if (turn->runner == NULL)
+	{
+		char	   *message = psprintf("could not start a runner: %m");
+
+		make_up(turn, result_slot(turn), turn->state != BC_TURN_DIFFING, "failed",
+				"runner_start_failed", message);
+		step(turn, BC_EVENT_GONE);
+		return;
+	}
+	turn->deadline = timeout_ms > 0 ?
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms) : 0;
+}
+
+static void
+retry_later(BcTurn *turn, BcDbStatus status)
+{
+	turn->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												 status == BC_DB_BUSY ? RETRY_MS : RETRY_FAILED_MS);
+}
+
+static void
+ask_orders(BcTurn *turn)
+{
+	char	   *agent;
+	char	   *diff;
+	BcDbStatus	status;
+
+	turn->retry_at = 0;
+	status = bc_db_prepared(turn->task_id, turn->fence, turn->result, &agent, &diff);
+	switch (status)
+	{
+		case BC_DB_BUSY:
+			retry_later(turn, status);
+			return;
+		case BC_DB_FAILED:
+			make_up(turn, &turn->result, true, "failed", "internal_error", bc_db_error());
+			step(turn, BC_EVENT_REFUSED);
+			return;
+		case BC_DB_OK:
+			break;
+	}
+	keep(turn, &turn->agent_order, agent);
+	keep(turn, &turn->diff_order, diff);
+	if (turn->cancelled)
+		make_up(turn, &turn->result, true, "cancelled", "cancelled", "cancelled before it ran");
+	step(turn, agent != NULL && !turn->cancelled ? BC_EVENT_PREPARED : BC_EVENT_REFUSED);
+}
+
+static void
+settle(BcTurn *turn)
+{
+	BcDbStatus	status;
+
+	turn->retry_at = 0;
+	if (!bc_sink_flush(GetCurrentTimestamp()) && bc_sink_holds(turn->task_id, turn->fence))
+	{
+		retry_later(turn, BC_DB_BUSY);
+		return;
+	}
+	status = bc_db_settle(turn->task_id, turn->fence, turn->result, turn->diff);
+	if (status == BC_DB_FAILED)
+	{
+		/* What it was given can't be stored; the next try stores that fact. */
+		char	   *message = psprintf("could not store the outcome: %s", bc_db_error());
+
+		make_up(turn, &turn->result, true, "failed", "internal_error", message);
+		keep(turn, &turn->diff, NULL);
+	}
+	if (status == BC_DB_OK)
+		step(turn, BC_EVENT_SETTLED);
+	else
+		retry_later(turn, status);
+}
+
+static void
+act(BcTurn *turn, BcTurnAction action)
+{
+	switch (action)
+	{
+		case BC_ACTION_ILLEGAL:
+		case BC_ACTION_IGNORE:
+			break;
+		case BC_ACTION_ASK_ORDERS:
+			ask_orders(turn);
+			break;
+		case BC_ACTION_START_AGENT:
+			order(turn, turn->agent_order, 0);
+			break;
+		case BC_ACTION_NOTE_CANCEL:
+			turn->cancelled = true;
+			break;
+		case BC_ACTION_SEND_CANCEL:
+			bc_runners_send(turn->runner, BC_FRAME_CANCEL);
+			turn->deadline =
+				TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											bc_cancel_grace_ms + bc_term_grace_ms +
+											CANCEL_MARGIN_MS);
+			break;
+		case BC_ACTION_START_DIFF:
+			order(turn, turn->diff_order, bc_git_timeout_ms);
+			break;
+		case BC_ACTION_KILL:
+			turn->deadline = 0;
+			turn->overdue = true;
+			bc_runners_kill(turn->runner);
+			break;
+		case BC_ACTION_SETTLE:
+			settle(turn);
+			break;
+		case BC_ACTION_FINISH:
+			dlist_delete(&turn->node);
+			nturns--;
+			nended++;
+			MemoryContextDelete(turn->context);
+			break;
+	}
+}
+
+/* The only place where a turn changes its state. */
+static void
+step(BcTurn *turn, BcTurnEvent event)
+{
+	BcTurnRule	rule = bc_turn_rule(turn->state, event);
+
+	if (rule.action == BC_ACTION_ILLEGAL)
+		ereport(LOG,
+				(errmsg_internal("boocoder: task " INT64_FORMAT ": %s while %s", turn->task_id,
+								 bc_turn_event_phrase(event),
+								 bc_turn_state_phrase(turn->state))));
+	elog(DEBUG1, "boocoder: task " INT64_FORMAT ": %s -> %s (%s)", turn->task_id,
+		 bc_turn_state_phrase(turn->state), bc_turn_state_phrase(rule.next),
+		 bc_turn_event_phrase(event));
+	turn->state = rule.next;
+	act(turn, rule.action);
+}
+
+void
+bc_tasks_init(void)
+{
+	dlist_init(&turns);
+}
+
+void
+bc_tasks_start(const BcDbAction *action)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "boocoder turn",
+												  ALLOCSET_SMALL_SIZES);
+	BcTurn	   *turn = MemoryContextAllocZero(context, sizeof(BcTurn));
+
+	turn->context = context;
+	turn->task_id = action->task_id;
+	turn->fence = action->fence;
+	dlist_push_tail(&turns, &turn->node);
+	nturns++;
+	keep(turn, &turn->agent_order, action->agent);
+	keep(turn, &turn->diff_order, action->diff);
+	if (action->prepare != NULL)
+	{
+		turn->state = BC_TURN_PREPARING;
+		order(turn, action->prepare, bc_git_timeout_ms);
+	}
+	else
+	{
+		turn->state = BC_TURN_ORDERING;
+		step(turn, BC_EVENT_PREPARED);
+	}
+}
+
+static BcTurn *
+find(int64 task_id)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &turns)
+	{
+		BcTurn	   *turn = dlist_container(BcTurn, node, iter.cur);
+
+		if (turn->task_id == task_id)
+			return turn;
+	}
+	return NULL;
+}
+
+void
+bc_tasks_cancel(int64 task_id, int64 fence)
+{
+	BcTurn	   *turn = find(task_id);
+
+	if (turn != NULL && turn->fence == fence)
+		step(turn, BC_EVENT_CANCEL);
+}
+
+void
+bc_tasks_break(int64 task_id, const char *error)
+{
+	BcTurn	   *turn = find(task_id);
+
+	if (turn == NULL)
+		return;
+	if (turn->runner != NULL)
+	{
+		BcRunner   *runner = turn->runner;
+		char	   *message = psprintf("the database refused an event of the agent: %s", error);
+
+		turn->runner = NULL;
+		turn->deadline = 0;
+		bc_runners_close(runner);
+		make_up(turn, result_slot(turn), turn->state != BC_TURN_DIFFING, "failed", "bad_event",
+				message);
+		step(turn, BC_EVENT_GONE);
+	}
+}
+
+TimestampTz
+bc_tasks_tick(TimestampTz now)
+{
+	dlist_mutable_iter iter;
+	TimestampTz next = 0;
+
+	dlist_foreach_modify(iter, &turns)
+	{
+		BcTurn	   *turn = dlist_container(BcTurn, node, iter.cur);
+
+		if (turn->deadline != 0 && turn->deadline <= now)
+			step(turn, BC_EVENT_OVERDUE);
+		else if (turn->retry_at != 0 && turn->retry_at <= now)
+		{
+			/* A step that waits is always the one of its state. */
+			if (turn->state == BC_TURN_ORDERING)
+				ask_orders(turn);
+			else
+				settle(turn);
+		}
+	}
+	dlist_foreach_modify(iter, &turns)
+	{
+		BcTurn	   *turn = dlist_container(BcTurn, node, iter.cur);
+
+		if (turn->deadline != 0 && (next == 0 || turn->deadline < next))
+			next = turn->deadline;
+		if (turn->retry_at != 0 && (next == 0 || turn->retry_at < next))
+			next = turn->retry_at;
+	}
+	return next;
+}
+
+int
+bc_tasks_count(void)
+{
+	return nturns;
+}
+
+int
+bc_tasks_ended(void)
+{
+	int			result = nended;
+
+	nended = 0;
+	return result;
+}

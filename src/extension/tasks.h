@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * tasks.h
+ *	  Drives the turns of one dispatcher: from a claimed task to a settled one.
+ */
+#ifndef BC_EXTENSION_TASKS_H
+#define BC_EXTENSION_TASKS_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "extension/db.h"
+
+extern void bc_tasks_init(void);
+
+/* Starts the turn of a task that was just claimed; copies what it keeps. */
+extern void bc_tasks_start(const BcDbAction *action);
+
+/* A cancel was requested.  Harmless when repeated, or when the turn is over. */
+extern void bc_tasks_cancel(int64 task_id, int64 fence);
+
+/* The turn of a task broke for a reason the dispatcher found. */
+extern void bc_tasks_break(int64 task_id, const char *error);
+
+/*
+ * Does what is due: deadlines, database calls to try again, settling.  Returns
+ * the time when something is due next, 0 when nothing is.
+ */
+extern TimestampTz bc_tasks_tick(TimestampTz now);
+
+/* Turns under way */
+extern int	bc_tasks_count(void);
+
+/* Turns that ended since the last call: each frees a slot. */
+extern int	bc_tasks_ended(void);
+
+#endif							/* BC_EXTENSION_TASKS_H */

@@ -1,0 +1,612 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * agent.c
+ *	  The event loop of a turn: setup commands, then the agent, until the
+ *	  outcome is known and nothing of it runs any more.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runner/agent.h"
+#include "runner/procs.h"
+#include "runner/sandbox.h"
+#include "runner/spawn.h"
+#include "runner/stream.h"
+#include "runner/text.h"
+#include "runner/up.h"
+
+#define READ_SIZE (64 * 1024)
+#define STDERR_TAIL (64 * 1024)
+#define MAX_INPUT_QUEUE (32 * 1024 * 1024)
+#define MAX_ARGUMENT (100 * 1024)	/* the kernel takes no argument over 128 kB */
+#define QUIT_GRACE_MS 500
+#define DRAIN_MS 1000
+
+/* How far the running program is from its end */
+typedef enum Stage
+{
+	STAGE_RUNNING,
+	STAGE_QUITTING,				/* its input was closed */
+	STAGE_TERMINATING,			/* SIGTERM was sent */
+	STAGE_KILLED,
+	STAGE_DRAINING				/* ended; what is left in its pipes is read */
+} Stage;
+
+static const json_t *order;
+static const BcTransport *transport;
+static json_t *result;
+
+static BcChild child;
+static Stage stage;
+static int64_t stage_end;		/* when the next stage begins; 0: not by time */
+static size_t setup_index;		/* setup command that runs now */
+static size_t nsetup;			/* all of them; setup_index == nsetup: the agent itself */
+static int	exit_code;
+static int	exit_signal;
+
+static BcBuf input;
+static bool input_closing;
+static BcBuf errors;			/* the tail of stderr */
+static BcBuf errors_clean;
+
+static const char *outcome;
+static const char *reason;
+static char *message;
+static bool cancelled;
+static bool dispatcher_gone;
+
+static int64_t last_sign;		/* of life */
+static int64_t turn_end;		/* of the whole turn */
+static int64_t setup_end;
+static int64_t cancel_end;
+static int64_t expect_end;
+static const char *expect_reason;
+static const char *expect_message;
+
+const json_t *
+bc_agent_order(void)
+{
+	return order;
+}
+
+json_int_t
+bc_agent_limit(const char *name)
+{
+	return json_integer_value(json_object_get(json_object_get(order, "limits"), name));
+}
+
+bool
+bc_agent_finished(void)
+{
+	return outcome != NULL;
+}
+
+bool
+bc_agent_cancelled(void)
+{
+	return cancelled;
+}
+
+void
+bc_agent_report(const char *key, json_t *value)
+{
+	json_object_set_new(result, key, value);
+}
+
+const char *
+bc_agent_stderr(void)
+{
+	size_t		from;
+
+	bc_buf_clear(&errors_clean);
+	bc_text_clean(&errors_clean, errors.data, errors.len);
+	from = errors_clean.len > STDERR_TAIL ? errors_clean.len - STDERR_TAIL : 0;
+	bc_buf_consume(&errors_clean, bc_text_start(errors_clean.data, errors_clean.len, from));
+	return errors_clean.data != NULL ? errors_clean.data : "";
+}
+
+void
+bc_agent_write(const char *bytes, size_t len)
+{
+	if (child.in < 0 || outcome != NULL)
+		return;
+	/* An agent that asks but never reads what it is answered */
+	if (input.len + len > MAX_INPUT_QUEUE)
+		bc_agent_finish("failed", "protocol_error", "the agent does not read its input");
+	else
+		bc_buf_add(&input, bytes, len);
+}
+
+void
+bc_agent_close_input(void)
+{
+	input_closing = true;
+}
+
+void
+bc_agent_expect(json_int_t within_ms, const char *if_not, const char *text)
+{
+	expect_end = within_ms > 0 ? bc_now() + within_ms : 0;
+	expect_reason = if_not;
+	expect_message = text;
+}
+
+static void
+enter(Stage next, int64_t duration_ms)
+{
+	stage = next;
+	stage_end = duration_ms >= 0 ? bc_now() + duration_ms : 0;
+}
+
+static void
+quit(void)
+{
+	if (stage != STAGE_RUNNING)
+		return;
+	bc_spawn_close(&child.in);
+	enter(STAGE_QUITTING, QUIT_GRACE_MS);
+}
+
+static void
+terminate(void)
+{
+	if (stage >= STAGE_TERMINATING)
+		return;
+	bc_spawn_close(&child.in);
+	bc_spawn_terminate(&child);
+	enter(STAGE_TERMINATING, bc_agent_limit("term_grace_ms"));
+}
+
+static void
+settle(const char *what, const char *why, const char *text)
+{
+	if (outcome != NULL)
+		return;
+	outcome = what;
+	reason = why;
+	message = text != NULL ? bc_strdup(text) : NULL;
+	expect_end = cancel_end = 0;
+}
+
+void
+bc_agent_finish(const char *what, const char *why, const char *text)
+{
+	settle(what, why, text);
+	quit();
+}
+
+static json_t *
+stage_command(void)
+{
+	if (setup_index < nsetup)
+		return json_pack("[s, s, O]", "/bin/sh", "-c",
+						 json_array_get(json_object_get(order, "setup"), setup_index));
+	return json_incref(json_object_get(order, "command"));
+}
+
+/* Starts the setup command that is next, or the agent.  False: the outcome is settled. */
+static bool
+start_program(void)
+{
+	bool		is_agent = setup_index == nsetup;
+	const char *prompt = json_string_value(json_object_get(order, "input"));
+	const char *cwd = json_string_value(json_object_get(order, "cwd"));
+	bool		argument = is_agent && transport->prompt_argument && prompt != NULL &&
+		strlen(prompt) <= MAX_ARGUMENT;
+	BcLaunch	launch = {NULL, NULL, false};
+	BcFailure	failure;
+	json_t	   *command = stage_command();
+	int			error;
+
+	if (!bc_sandbox_launch(order, command, argument ? prompt : NULL, &launch, &failure))
+	{
+		settle("failed", failure.reason, failure.message);
+		if (failure.hint != NULL)
+			bc_agent_report("hint", json_string(failure.hint));
+		free(failure.message);
+		json_decref(command);
+		return false;
+	}
+	json_decref(command);
+	error = bc_spawn(launch.argv, launch.envp, cwd, launch.guarded, &child);
+	bc_sandbox_free(&launch);
+	if (error != 0)
+	{
+		char	   *text = bc_asprintf("could not start the agent: %s", strerror(error));
+
+		settle("failed", "spawn_failed", text);
+		free(text);
+		return false;
+	}
+	bc_buf_clear(&input);
+	input_closing = false;
+	last_sign = bc_now();
+	enter(STAGE_RUNNING, -1);
+	bc_stream_event("status", json_pack("{s:s}", "phase", is_agent ? "spawned" : "setup"));
+	if (is_agent)
+		transport->start();
+	else
+		bc_agent_close_input();
+	return true;
+}
+
+/* bubblewrap reports its own failures on stderr, and so does nothing else that way. */
+static bool
+sandbox_failed(void)
+{
+	const char *text = bc_agent_stderr();
+
+	return exit_code == 1 && strncmp(text, "bwrap: ", 7) == 0;
+}
+
+/* The program has ended and its pipes are empty. */
+static void
+program_ended(void)
+{
+	bc_spawn_close(&child.in);
+	bc_spawn_close(&child.out);
+	bc_spawn_close(&child.err);
+	bc_spawn_close(&child.control);
+	bc_stream_end_text();
+	if (outcome == NULL && cancelled)
+		settle("cancelled", "cancelled", "cancelled on request");
+	else if (outcome == NULL && sandbox_failed())
+	{
+		settle("failed", "sandbox_unavailable", bc_agent_stderr());
+		bc_agent_report("hint", json_string("See boocoder.doctor()."));
+	}
+	else if (outcome == NULL && setup_index < nsetup)
+	{
+		if (exit_code != 0)
+		{
+			char	   *text = bc_asprintf("setup command %zu ended with %s %d", setup_index + 1,
+										   exit_signal ? "signal" : "status",
+										   exit_signal ? exit_signal : exit_code);
+
+			settle("failed", "setup_failed", text);
+			free(text);
+		}
+		else
+		{
+			setup_index++;
+			(void) start_program();
+			if (setup_index == nsetup)
+				setup_end = 0;
+			return;
+		}
+	}
+	else if (outcome == NULL)
+	{
+		bc_agent_report("exit_code", exit_signal ? json_null() : json_integer(exit_code));
+		bc_agent_report("signal", exit_signal ? json_integer(exit_signal) : json_null());
+		transport->ended(exit_code, exit_signal);
+		settle("failed", "agent_exited", "the agent ended");
+	}
+}
+
+static void
+handle_exit(int status)
+{
+	exit_signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+	exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	/* Whatever it left behind ends now; that also closes the pipes. */
+	(void) bc_procs_kill_all(DRAIN_MS);
+	enter(STAGE_DRAINING, DRAIN_MS);
+}
+
+/* Reads once; false at the end of the file. */
+static bool
+read_some(int fd, char *buffer, ssize_t *n)
+{
+	do
+		*n = read(fd, buffer, READ_SIZE);
+	while (*n < 0 && errno == EINTR);
+	if (*n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+	{
+		*n = 0;
+		return true;
+	}
+	return *n > 0;
+}
+
+static void
+read_output(void)
+{
+	static char buffer[READ_SIZE];
+	ssize_t		n;
+
+	if (!read_some(child.out, buffer, &n))
+		bc_spawn_close(&child.out);
+	if (n <= 0)
+		return;
+	last_sign = bc_now();
+	if (setup_index < nsetup)
+		bc_stream_log("setup", buffer, (size_t) n);
+	else if (outcome == NULL)
+		transport->output(buffer, (size_t) n);
+}
+
+static void
+read_errors(void)
+{
+	static char buffer[READ_SIZE];
+	ssize_t		n;
+
+	if (!read_some(child.err, buffer, &n))
+		bc_spawn_close(&child.err);
+	if (n <= 0)
+		return;
+	last_sign = bc_now();
+	bc_stream_log(setup_index < nsetup ? "setup" : "stderr", buffer, (size_t) n);
+	bc_buf_add(&errors, buffer, (size_t) n);
+	if (errors.len > 2 * STDERR_TAIL)
+		bc_buf_consume(&errors, errors.len - STDERR_TAIL);
+}
+
+static void
+write_input(void)
+{
+	ssize_t		n;
+
+	do
+		n = write(child.in, input.data, input.len);
+	while (n < 0 && errno == EINTR);
+	if (n > 0)
+		bc_buf_consume(&input, (size_t) n);
+	else if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
+	{
+		/* It does not read (any more): not an error by itself. */
+		bc_buf_clear(&input);
+		bc_spawn_close(&child.in);
+	}
+}
+
+static void
+handle_cancel(void)
+{
+	if (cancelled || outcome != NULL)
+		return;
+	cancelled = true;
+	if (setup_index == nsetup && transport->cancel != NULL)
+	{
+		cancel_end = bc_now() + bc_agent_limit("cancel_grace_ms");
+		transport->cancel();
+	}
+	else
+		terminate();
+}
+
+static void
+read_dispatcher(void)
+{
+	static BcBuf payload;
+
+	for (;;)
+	{
+		BcFrame		frame;
+
+		switch (bc_up_receive(&frame, &payload))
+		{
+			case BC_UP_AGAIN:
+				return;
+			case BC_UP_CLOSED:
+				dispatcher_gone = true;
+				return;
+			case BC_UP_MESSAGE:
+				if (frame.type == BC_FRAME_CANCEL)
+					handle_cancel();
+				break;
+		}
+	}
+}
+
+static void
+earliest(int64_t *when, int64_t candidate)
+{
+	if (candidate != 0 && (*when == 0 || candidate < *when))
+		*when = candidate;
+}
+
+static int64_t
+silence_end(void)
+{
+	json_int_t	limit = bc_agent_limit("inactivity_ms");
+
+	if (limit <= 0 || !transport->has_protocol || setup_index < nsetup ||
+		stage != STAGE_RUNNING || outcome != NULL)
+		return 0;
+	return last_sign + limit;
+}
+
+static void
+fail_and_terminate(const char *why, const char *text)
+{
+	settle("failed", why, text);
+	terminate();
+}
+
+static bool
+passed(int64_t when, int64_t now)
+{
+	return when != 0 && when <= now;
+}
+
+static void
+check_deadlines(int64_t now)
+{
+	if (outcome == NULL && passed(turn_end, now))
+		fail_and_terminate("timeout", "the task's timeout has passed");
+	if (outcome == NULL && passed(setup_end, now))
+		fail_and_terminate("setup_failed", "the setup commands took too long");
+	if (outcome == NULL && passed(expect_end, now))
+		fail_and_terminate(expect_reason, expect_message);
+	if (outcome == NULL && passed(silence_end(), now))
+		fail_and_terminate("inactivity_timeout", "the agent gave no sign of life");
+	if (outcome == NULL && passed(cancel_end, now))
+	{
+		settle("cancelled", "cancelled", "the agent did not end the turn by itself");
+		terminate();
+	}
+	if (!passed(stage_end, now))
+		return;
+	switch (stage)
+	{
+		case STAGE_QUITTING:
+			terminate();
+			break;
+		case STAGE_TERMINATING:
+			enter(STAGE_KILLED, -1);
+			bc_spawn_kill(&child);
+			break;
+		case STAGE_DRAINING:
+			/* Somebody we could not kill holds the pipes: enough. */
+			bc_spawn_close(&child.out);
+			bc_spawn_close(&child.err);
+			break;
+		case STAGE_RUNNING:
+		case STAGE_KILLED:
+			break;
+	}
+}
+
+static int
+poll_timeout(int64_t now)
+{
+	int64_t		when = 0;
+
+	earliest(&when, bc_stream_due());
+	earliest(&when, stage_end);
+	if (outcome == NULL)
+	{
+		earliest(&when, turn_end);
+		earliest(&when, setup_end);
+		earliest(&when, expect_end);
+		earliest(&when, cancel_end);
+		earliest(&when, silence_end());
+	}
+	/* Without a pidfd, or once that is used up, the end is looked for. */
+	if (child.pidfd < 0 && stage != STAGE_DRAINING)
+		earliest(&when, now + 20);
+	if (when == 0)
+		return -1;
+	return when <= now ? 0 : (int) (when - now < 60000 ? when - now : 60000);
+}
+
+/* One pass of the loop. */
+static void
+serve(void)
+{
+	bool		reading = bc_up_pending() < BC_UP_HIGH_WATER;
+	struct pollfd p[] = {
+		{STDIN_FILENO, POLLIN, 0},
+		{bc_up_pending() > 0 ? STDOUT_FILENO : -1, POLLOUT, 0},
+		{reading ? child.out : -1, POLLIN, 0},
+		{reading ? child.err : -1, POLLIN, 0},
+		{input.len > 0 ? child.in : -1, POLLOUT, 0},
+		{stage != STAGE_DRAINING ? child.pidfd : -1, POLLIN, 0},
+	};
+	int			status;
+
+	/* While we do not listen, silence is ours. */
+	if (!reading)
+		last_sign = bc_now();
+	(void) poll(p, sizeof(p) / sizeof(p[0]), poll_timeout(bc_now()));
+	if (p[0].revents)
+		read_dispatcher();
+	if (p[2].revents && child.out >= 0)
+		read_output();
+	if (p[3].revents && child.err >= 0)
+		read_errors();
+	if (p[4].revents && child.in >= 0 && input.len > 0)
+		write_input();
+	if (input_closing && input.len == 0)
+		bc_spawn_close(&child.in);
+	if (stage != STAGE_DRAINING && bc_spawn_ended(&child, &status))
+		handle_exit(status);
+	check_deadlines(bc_now());
+	bc_stream_flush(false);
+	if (!bc_up_flush())
+		dispatcher_gone = true;
+	if (stage == STAGE_DRAINING && child.out < 0 && child.err < 0)
+		program_ended();
+}
+
+static bool
+program_runs(void)
+{
+	return stage != STAGE_DRAINING || child.out >= 0 || child.err >= 0;
+}
+
+static void
+abandon(void)
+{
+	bc_spawn_kill(&child);
+	_exit(0);
+}
+
+/* Everything that must be there before a program is started. */
+static bool
+prepare(void)
+{
+	const char *name = json_string_value(json_object_get(order, "transport"));
+	const char *cwd = json_string_value(json_object_get(order, "cwd"));
+	const char *home =
+		json_string_value(json_object_get(json_object_get(order, "sandbox"), "home"));
+
+	if (name != NULL && strcmp(name, "acp") == 0)
+		transport = &bc_transport_acp;
+	else if (name != NULL && strcmp(name, "command") == 0)
+		transport = &bc_transport_command;
+	else
+	{
+		settle("failed", "transport_unsupported", "the provider's transport is not supported");
+		return false;
+	}
+	if (cwd == NULL || access(cwd, X_OK) < 0)
+	{
+		settle("failed", "worktree_missing", "the worktree is not there");
+		return false;
+	}
+	if (home == NULL || bc_sandbox_mkdir(home) != 0)
+	{
+		settle("failed", "spawn_failed", "could not make the agent's home directory");
+		return false;
+	}
+	return true;
+}
+
+json_t *
+bc_agent_run(const json_t *the_order)
+{
+	json_int_t	limit;
+
+	order = the_order;
+	result = json_pack("{s:b}", "ok", 1);
+	child = (BcChild) {0, -1, -1, -1, -1, -1};
+	bc_up_nonblocking();
+	nsetup = json_array_size(json_object_get(order, "setup"));
+	if ((limit = bc_agent_limit("timeout_ms")) > 0)
+		turn_end = bc_now() + limit;
+	if (nsetup > 0 &&
+		(limit = json_integer_value(json_object_get(order, "setup_timeout_ms"))) > 0)
+		setup_end = bc_now() + limit;
+
+	if (prepare() && start_program())
+	{
+		while (program_runs() && !dispatcher_gone)
+			serve();
+		if (dispatcher_gone)
+			abandon();
+	}
+	bc_stream_end_text();
+	bc_agent_report("outcome", json_string(outcome));
+	bc_agent_report("reason", reason != NULL ? json_string(reason) : json_null());
+	bc_agent_report("message", message != NULL ? json_string(message) : json_null());
+	bc_agent_report("summary", json_string(bc_stream_summary()));
+	bc_agent_report("stderr_tail", json_string(bc_agent_stderr()));
+	return result;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * agent.h
+ *	  One turn of one agent: what transports see of it, and provide for it.
+ *
+ * agent.c starts the agent, moves bytes, keeps deadlines and ends it; a
+ * transport gives the bytes a meaning.  A runner has one turn, so there is no
+ * handle to pass around.
+ */
+#ifndef BC_RUNNER_AGENT_H
+#define BC_RUNNER_AGENT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct BcTransport
+{
+	const char *name;
+
+	/* Does the agent speak a protocol?  Then silence has a limit. */
+	bool		has_protocol;
+
+	/* Is the prompt given as the last argument? */
+	bool		prompt_argument;
+
+	/* The agent runs: begin the conversation. */
+	void		(*start) (void);
+
+	/* Bytes of its standard output */
+	void		(*output) (const char *bytes, size_t len);
+
+	/* Ask it to end the turn by itself.  NULL: it knows no such request. */
+	void		(*cancel) (void);
+
+	/*
+	 * It has ended, or closed its output, before the outcome was known.
+	 * "code" is its exit status, or -1 and "signal" the signal.
+	 */
+	void		(*ended) (int code, int signal);
+} BcTransport;
+
+extern const BcTransport bc_transport_command;
+extern const BcTransport bc_transport_acp;
+
+/* The ORDER. */
+extern const json_t *bc_agent_order(void);
+
+/* A limit of the order in ms, bytes, ...; 0 when it has none. */
+extern json_int_t bc_agent_limit(const char *name);
+
+/* Queues bytes for the agent's standard input; closes it once they are written. */
+extern void bc_agent_write(const char *bytes, size_t len);
+extern void bc_agent_close_input(void);
+
+/* The agent must have done something by then, or the turn fails with "reason".  0: no such deadline. */
+extern void bc_agent_expect(json_int_t within_ms, const char *reason, const char *message);
+
+/*
+ * Settles the outcome ("completed", "failed", "cancelled"); the first one
+ * counts.  The agent is then ended.  "reason" may be NULL; "message" is copied.
+ */
+extern void bc_agent_finish(const char *outcome, const char *reason, const char *message);
+
+extern bool bc_agent_finished(void);
+
+/* Was a cancel requested? */
+extern bool bc_agent_cancelled(void);
+
+/* Adds a field to the RESULT; steals the value. */
+extern void bc_agent_report(const char *key, json_t *value);
+
+/* What the agent last wrote to its standard error; valid until the next call. */
+extern const char *bc_agent_stderr(void);
+
+/* Runs the order to its end; the RESULT. */
+extern json_t *bc_agent_run(const json_t *order);
+
+#endif							/* BC_RUNNER_AGENT_H */

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * check.c
+ *	  Tries out the sandbox and the worktree root, for doctor().
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runner/buf.h"
+#include "runner/check.h"
+#include "runner/paths.h"
+#include "runner/sandbox.h"
+#include "runner/spawn.h"
+#include "runner/stream.h"
+
+#define TRY_TIMEOUT_MS 10000
+
+static void
+add(json_t *checks, const char *check, const char *status, const char *detail, const char *hint)
+{
+	json_array_append_new(checks, json_pack("{s:s, s:s, s:s, s:s?}", "check", check,
+											"status", status, "detail", detail, "hint", hint));
+}
+
+/* Runs "true" in the sandbox; what it says on stderr goes to "said". */
+static bool
+try_sandbox(const json_t *order, const char *home, BcBuf *said)
+{
+	json_t	   *trial = json_deep_copy(order);
+	json_t	   *command = json_pack("[s]", "true");
+	BcLaunch	launch = {NULL, NULL, false};
+	BcFailure	failure;
+	BcChild		child;
+	int64_t		end = bc_now() + TRY_TIMEOUT_MS;
+	int			status = -1;
+	int			error;
+	bool		launched;
+
+	json_object_set_new(trial, "cwd", json_string(home));
+	json_object_set_new(json_object_get(trial, "sandbox"), "home", json_string(home));
+	launched = bc_sandbox_launch(trial, command, NULL, &launch, &failure);
+	json_decref(command);
+	json_decref(trial);
+	if (!launched)
+	{
+		bc_buf_str(said, failure.message);
+		free(failure.message);
+		return false;
+	}
+	error = bc_spawn(launch.argv, launch.envp, home, launch.guarded, &child);
+	bc_sandbox_free(&launch);
+	if (error != 0)
+	{
+		bc_buf_str(said, strerror(error));
+		return false;
+	}
+	while (!bc_spawn_ended(&child, &status) && bc_now() < end)
+	{
+		struct pollfd p = {child.pidfd, POLLIN, 0};
+
+		(void) poll(&p, 1, child.pidfd >= 0 ? 100 : 10);
+	}
+	{
+		ssize_t		n = read(child.err, bc_buf_reserve(said, 4096), 4096);
+
+		if (n > 0)
+			said->len += (size_t) n;
+		bc_buf_add(said, "", 0);
+	}
+	bc_spawn_kill(&child);
+	bc_spawn_close(&child.out);
+	bc_spawn_close(&child.err);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static void
+check_sandbox(json_t *checks, const json_t *order, const char *root)
+{
+	const char *mode =
+		json_string_value(json_object_get(json_object_get(order, "sandbox"), "mode"));
+	BcBuf		said = BC_BUF_INIT;
+
+	if (mode != NULL && strcmp(mode, "off") == 0)
+		add(checks, "sandbox", "warning", "agents run without a sandbox, as the server's user",
+			"Set boocoder.sandbox = on unless agents run as another user.");
+	else if (try_sandbox(order, root, &said))
+		add(checks, "sandbox", "ok", "bubblewrap works", NULL);
+	else
+		add(checks, "sandbox", "error", said.len > 0 ? said.data : "bubblewrap does not work",
+			"Install bubblewrap and allow unprivileged user namespaces "
+			"(kernel.unprivileged_userns_clone, AppArmor).");
+	bc_buf_free(&said);
+}
+
+json_t *
+bc_check_run(const json_t *order)
+{
+	const char *root = json_string_value(json_object_get(order, "root"));
+	json_t	   *checks = json_array();
+	char	   *why = bc_paths_check_root(root, json_object_get(order, "forbidden"), NULL);
+
+	if (why != NULL)
+		add(checks, "worktree root", "error", why,
+			"Set boocoder.worktree_root to a directory of the server's user, outside of the "
+			"data directory.");
+	else
+	{
+		add(checks, "worktree root", "ok", root, NULL);
+		check_sandbox(checks, order, root);
+	}
+	free(why);
+	return json_pack("{s:b, s:o}", "ok", 1, "checks", checks);
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * paths.h
+ *	  Rules about where things may lie.
+ */
+#ifndef BC_RUNNER_PATHS_H
+#define BC_RUNNER_PATHS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+/* Is "path" the directory "base" or below it?  Both absolute and normalised. */
+extern bool bc_paths_is_below(const char *path, const char *base);
+
+/*
+ * The real path of the longest existing part of "path", with the rest
+ * appended.  NULL when it is no absolute path, or has a ".." in it.  The
+ * caller frees.
+ */
+extern char *bc_paths_resolve(const char *path);
+
+/*
+ * Makes the worktree root (mode 0700) and checks that it is the server user's
+ * own, writable, and neither inside one of "forbidden" nor inside "project"
+ * (which may be NULL), nor the other way round.  NULL when all is well, else
+ * what is wrong; the caller frees.
+ */
+extern char *bc_paths_check_root(const char *root, const json_t *forbidden, const char *project);
+
+#endif							/* BC_RUNNER_PATHS_H */

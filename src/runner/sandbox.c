@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * sandbox.c
+ *	  Command line, environment and bubblewrap arguments of an agent.
+ *
+ * Everything an agent sees is on a list: what is not named here does not exist
+ * inside.  Later mounts cover earlier ones, so the order is: the system, what
+ * the administrator adds, the hidden places, and then the agent's own places,
+ * which may lie below a hidden one.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "runner/buf.h"
+#include "runner/sandbox.h"
+
+#define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
+
+typedef struct List
+{
+	char	  **items;
+	size_t		n;
+	size_t		cap;
+} List;
+
+/* Adds a copy; the list always ends in NULL. */
+static void
+add(List *list, const char *item)
+{
+	if (list->n + 2 > list->cap)
+	{
+		size_t		cap = list->cap ? list->cap * 2 : 64;
+		char	  **items = bc_alloc(cap * sizeof(char *));
+
+		if (list->n > 0)
+			memcpy(items, list->items, list->n * sizeof(char *));
+		free(list->items);
+		list->items = items;
+		list->cap = cap;
+	}
+	list->items[list->n++] = bc_strdup(item);
+	list->items[list->n] = NULL;
+}
+
+static void
+add3(List *list, const char *a, const char *b, const char *c)
+{
+	add(list, a);
+	add(list, b);
+	add(list, c);
+}
+
+static const char *
+text(const json_t *object, const char *key, const char *fallback)
+{
+	const char *value = json_string_value(json_object_get(object, key));
+
+	return value != NULL ? value : fallback;
+}
+
+/* Is "path" the directory "base" or below it? */
+static bool
+is_below(const char *path, const char *base)
+{
+	size_t		n = strlen(base);
+
+	while (n > 1 && base[n - 1] == '/')
+		n--;
+	return strncmp(path, base, n) == 0 && (path[n] == '/' || path[n] == '\0' || n == 1);
+}
+
+char *
+bc_sandbox_find(const char *program, const char *path)
+{
+	if (strchr(program, '/') != NULL)
+		return access(program, X_OK) == 0 ? bc_strdup(program) : NULL;
+	while (*path != '\0')
+	{
+		size_t		n = strcspn(path, ":");
+		char	   *candidate = bc_asprintf("%.*s/%s", (int) n, path, program);
+		struct stat st;
+
+		if (n > 0 && stat(candidate, &st) == 0 && S_ISREG(st.st_mode) &&
+			access(candidate, X_OK) == 0)
+			return candidate;
+		free(candidate);
+		path += n + (path[n] == ':');
+	}
+	return NULL;
+}
+
+int
+bc_sandbox_mkdir(const char *path)
+{
+	char	   *copy = bc_strdup(path);
+	int			error = 0;
+
+	for (char *slash = strchr(copy + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/'))
+	{
+		*slash = '\0';
+		if (mkdir(copy, 0700) < 0 && errno != EEXIST && errno != EROFS && errno != EACCES)
+			error = errno;
+		*slash = '/';
+	}
+	if (error == 0 && mkdir(copy, 0700) < 0 && errno != EEXIST)
+		error = errno;
+	free(copy);
+	return error;
+}
+
+/* /bin and its like are links into /usr on most systems, directories on others. */
+static void
+add_system(List *argv)
+{
+	static const char *const roots[] = {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"};
+	static const char *const etc[] = {
+		"/etc/alternatives", "/etc/ca-certificates", "/etc/ca-certificates.conf",
+		"/etc/group", "/etc/gitconfig", "/etc/host.conf", "/etc/hosts", "/etc/ld.so.cache",
+		"/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/mime.types",
+		"/etc/nsswitch.conf", "/etc/os-release", "/etc/passwd", "/etc/pki", "/etc/protocols",
+		"/etc/resolv.conf", "/etc/services", "/etc/ssl/certs", "/etc/ssl/openssl.cnf",
+		"/etc/terminfo", "/etc/timezone"
+	};
+
+	add3(argv, "--ro-bind", "/usr", "/usr");
+	for (size_t i = 0; i < sizeof(roots) / sizeof(roots[0]); i++)
+	{
+		char		target[PATH_MAX];
+		ssize_t		n = readlink(roots[i], target, sizeof(target) - 1);
+
+		if (n > 0)
+		{
+			target[n] = '\0';
+			add3(argv, "--symlink", target, roots[i]);
+		}
+		else
+			add3(argv, "--ro-bind-try", roots[i], roots[i]);
+	}
+	for (size_t i = 0; i < sizeof(etc) / sizeof(etc[0]); i++)
+		add3(argv, "--ro-bind-try", etc[i], etc[i]);
+	add(argv, "--proc");
+	add(argv, "/proc");
+	add(argv, "--dev");
+	add(argv, "/dev");
+	add(argv, "--tmpfs");
+	add(argv, "/tmp");
+}
+
+/* Does a path exist inside, so that hiding it means anything? */
+static bool
+is_visible(const char *path, const char *const *visible, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (visible[i] != NULL && is_below(path, visible[i]))
+			return true;
+	return false;
+}
+
+static void
+add_hidden(List *argv, const json_t *sandbox, const char *const *visible, size_t nvisible)
+{
+	size_t		index;
+	json_t	   *item;
+
+	json_array_foreach(json_object_get(sandbox, "hide"), index, item)
+	{
+		const char *path = json_string_value(item);
+		struct stat st;
+
+		/* What can't be mounted upon is not there, or not visible. */
+		if (path == NULL || stat(path, &st) < 0 || !S_ISDIR(st.st_mode) ||
+			!is_visible(path, visible, nvisible) || strcmp(path, "/tmp") == 0)
+			continue;
+		add(argv, "--tmpfs");
+		add(argv, path);
+	}
+}
+
+static void
+add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
+{
+	const char *cwd = text(order, "cwd", "/");
+	const char *home = text(sandbox, "home", "/");
+	const char *git_dir = text(order, "git_dir", NULL);
+	const char *visible[64] = {"/usr", "/tmp"};
+	size_t		nvisible = 2;
+	const char *own[3] = {git_dir, home, cwd};
+	char	   *dot_git = bc_asprintf("%s/.git", cwd);
+	size_t		index;
+	json_t	   *item;
+
+	add(argv, "--unshare-pid");
+	add(argv, "--unshare-ipc");
+	add(argv, "--unshare-uts");
+	if (!json_is_true(json_object_get(sandbox, "network")))
+		add(argv, "--unshare-net");
+	add(argv, "--die-with-parent");
+	add(argv, "--new-session");
+	add(argv, "--cap-drop");
+	add(argv, "ALL");
+	add_system(argv);
+	json_array_foreach(json_object_get(sandbox, "ro_paths"), index, item)
+	{
+		const char *path = json_string_value(item);
+
+		if (path == NULL || path[0] != '/')
+			continue;
+		add3(argv, "--ro-bind-try", path, path);
+		if (nvisible < sizeof(visible) / sizeof(visible[0]))
+			visible[nvisible++] = path;
+	}
+	add_hidden(argv, sandbox, visible, nvisible);
+	if (git_dir != NULL)
+		add3(argv, "--ro-bind", git_dir, git_dir);
+	add3(argv, "--bind", home, home);
+	add3(argv, "--bind", cwd, cwd);
+	/* The link to the repository is not the agent's to change. */
+	if (access(dot_git, F_OK) == 0)
+		add3(argv, "--ro-bind", dot_git, dot_git);
+	add_hidden(argv, sandbox, own, 3);
+	add(argv, "--remount-ro");
+	add(argv, "/");
+	add(argv, "--chdir");
+	add(argv, cwd);
+	add(argv, "--");
+	free(dot_git);
+}
+
+/* Is the program's real file on the list of what exists inside? */
+static bool
+program_visible(const json_t *order, const json_t *sandbox, const char *program)
+{
+	char		real[PATH_MAX];
+	const char *visible[] = {
+		"/usr", "/bin", "/sbin", "/lib", "/lib64",
+		text(order, "cwd", NULL), text(sandbox, "home", NULL)
+	};
+	size_t		index;
+	json_t	   *item;
+
+	if (realpath(program, real) == NULL)
+		return false;
+	if (is_visible(real, visible, sizeof(visible) / sizeof(visible[0])))
+		return true;
+	json_array_foreach(json_object_get(sandbox, "ro_paths"), index, item)
+	{
+		if (json_is_string(item) && is_below(real, json_string_value(item)))
+			return true;
+	}
+	return false;
+}
+
+static void
+set_env(List *env, const char *name, const char *value)
+{
+	size_t		n = strlen(name);
+	char	   *entry = bc_asprintf("%s=%s", name, value);
+
+	for (size_t i = 0; i < env->n; i++)
+	{
+		if (strncmp(env->items[i], name, n) == 0 && env->items[i][n] == '=')
+		{
+			free(env->items[i]);
+			env->items[i] = entry;
+			return;
+		}
+	}
+	add(env, entry);
+	free(entry);
+}
+
+/* Nothing is inherited: the list, then what the provider sets. */
+static char **
+build_environment(const json_t *order, const json_t *sandbox)
+{
+	List		env = {NULL, 0, 0};
+	struct passwd *user = getpwuid(geteuid());
+	const char *name = user != NULL ? user->pw_name : "nobody";
+	const char *key;
+	json_t	   *value;
+	char		task[32];
+
+	snprintf(task, sizeof(task), "%" JSON_INTEGER_FORMAT,
+			 json_integer_value(json_object_get(order, "task_id")));
+	set_env(&env, "PATH", text(sandbox, "agent_path", DEFAULT_PATH));
+	set_env(&env, "HOME", text(sandbox, "home", "/"));
+	set_env(&env, "USER", name);
+	set_env(&env, "LOGNAME", name);
+	set_env(&env, "SHELL", "/bin/sh");
+	set_env(&env, "LANG", "C.UTF-8");
+	set_env(&env, "TERM", "dumb");
+	set_env(&env, "TMPDIR", "/tmp");
+	set_env(&env, "BOOCODER_TASK_ID", task);
+	set_env(&env, "BOOCODER_WORKTREE", text(order, "cwd", "/"));
+	json_object_foreach((json_t *) json_object_get(order, "env"), key, value)
+	{
+		if (json_is_string(value) && key[0] != '\0' && strchr(key, '=') == NULL)
+			set_env(&env, key, json_string_value(value));
+	}
+	return env.items;
+}
+
+bool
+bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
+				  BcLaunch *launch, BcFailure *failure)
+{
+	const json_t *sandbox = json_object_get(order, "sandbox");
+	const char *program = json_string_value(json_array_get(command, 0));
+	const char *path = text(sandbox, "agent_path", DEFAULT_PATH);
+	bool		wrapped = strcmp(text(sandbox, "mode", "bwrap"), "off") != 0;
+	List		argv = {NULL, 0, 0};
+	char	   *found;
+	char	   *bwrap = NULL;
+	size_t		index;
+	json_t	   *item;
+
+	if (program == NULL || program[0] == '\0')
+	{
+		*failure = (BcFailure) {
+			"program_not_found", bc_strdup("the provider names no program"),
+			"Set its command with boocoder.register_provider()."
+		};
+		return false;
+	}
+	found = bc_sandbox_find(program, path);
+	if (found == NULL)
+	{
+		*failure = (BcFailure) {
+			"program_not_found",
+			bc_asprintf("program \"%s\" was not found on \"%s\"", program, path),
+			"Install it, or set boocoder.agent_path."
+		};
+		return false;
+	}
+	if (wrapped && !program_visible(order, sandbox, found))
+	{
+		*failure = (BcFailure) {
+			"program_not_found",
+			bc_asprintf("program \"%s\" is outside of what the sandbox shows", found),
+			"Add its directory to boocoder.sandbox_ro_paths."
+		};
+		free(found);
+		return false;
+	}
+	if (wrapped && (bwrap = bc_sandbox_find("bwrap", DEFAULT_PATH)) == NULL)
+	{
+		*failure = (BcFailure) {
+			"sandbox_unavailable", bc_strdup("bubblewrap (bwrap) is not installed"),
+			"Install the package bubblewrap, or, knowing what it means, set boocoder.sandbox = off."
+		};
+		free(found);
+		return false;
+	}
+	if (wrapped)
+	{
+		add(&argv, bwrap);
+		add_sandbox(&argv, order, sandbox);
+	}
+	add(&argv, found);
+	json_array_foreach((json_t *) command, index, item)
+	{
+		if (index > 0 && json_is_string(item))
+			add(&argv, json_string_value(item));
+	}
+	if (extra != NULL)
+		add(&argv, extra);
+	free(found);
+	free(bwrap);
+	launch->argv = argv.items;
+	launch->envp = build_environment(order, sandbox);
+	launch->guarded = !wrapped;
+	return true;
+}
+
+void
+bc_sandbox_free(BcLaunch *launch)
+{
+	for (char **item = launch->argv; item != NULL && *item != NULL; item++)
+		free(*item);
+	for (char **item = launch->envp; item != NULL && *item != NULL; item++)
+		free(*item);
+	free(launch->argv);
+	free(launch->envp);
+	launch->argv = launch->envp = NULL;
+}

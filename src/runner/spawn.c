@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * spawn.c
+ *	  Starting the process of an agent, and the guard.
+ *
+ * Between fork() and exec() only async-signal-safe calls are made, and a
+ * failure travels back as an errno over a pipe that the exec closes.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "runner/procs.h"
+#include "runner/spawn.h"
+
+#define KILL_TIMEOUT_MS 2000
+#define FIRST_FREE_FD 4			/* 3 carries the errno of a failed exec */
+#define STATUS_UNKNOWN 255
+
+enum
+{
+	READ_END,
+	WRITE_END
+};
+
+typedef struct Pipes
+{
+	int			in[2];
+	int			out[2];
+	int			err[2];
+	int			failure[2];		/* the errno of a failed exec */
+	int			control[2];		/* open while the runner lives */
+} Pipes;
+
+void
+bc_spawn_close(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void
+close_pipes(Pipes *pipes)
+{
+	int		   *fds = (int *) pipes;
+
+	for (size_t i = 0; i < sizeof(Pipes) / sizeof(int); i++)
+		bc_spawn_close(&fds[i]);
+}
+
+static int
+open_pipes(Pipes *pipes)
+{
+	int		   *fds = (int *) pipes;
+
+	memset(pipes, -1, sizeof(*pipes));
+	for (size_t i = 0; i < sizeof(Pipes) / sizeof(int); i += 2)
+	{
+		if (pipe2(&fds[i], O_CLOEXEC) < 0)
+		{
+			int			error = errno;
+
+			close_pipes(pipes);
+			return error;
+		}
+	}
+	return 0;
+}
+
+static int
+pidfd_of(pid_t pid)
+{
+	int			fd = (int) syscall(SYS_pidfd_open, pid, 0);
+
+	if (fd >= 0)
+		(void) fcntl(fd, F_SETFD, FD_CLOEXEC);
+	return fd;
+}
+
+static void
+close_from(int first)
+{
+	long		max;
+
+	if (syscall(SYS_close_range, first, ~0U, 0) == 0)
+		return;
+	max = sysconf(_SC_OPEN_MAX);
+	for (int fd = first; fd < max; fd++)
+		close(fd);
+}
+
+static void
+fail(int fd)
+{
+	int			error = errno;
+
+	while (write(fd, &error, sizeof(error)) < 0 && errno == EINTR)
+		;
+	_exit(127);
+}
+
+static void
+default_signals(void)
+{
+	sigset_t	none;
+
+	for (int s = 1; s < NSIG; s++)
+		(void) signal(s, SIG_DFL);
+	sigemptyset(&none);
+	(void) sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* In the child: becomes the agent. */
+static void
+become(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, pid_t parent)
+{
+	static const char oom[] = "800";
+	struct rlimit no_core = {0, 0};
+	int			failure;
+	int			fd;
+
+	(void) setsid();
+	(void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(127);
+	default_signals();
+	(void) setrlimit(RLIMIT_CORE, &no_core);
+	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	if (fd >= 0)
+	{
+		if (write(fd, oom, sizeof(oom) - 1) < 0)
+			errno = 0;			/* then it keeps what we have */
+		close(fd);
+	}
+
+	/* Out of the way of the numbers that are about to be used. */
+	failure = fcntl(pipes->failure[WRITE_END], F_DUPFD_CLOEXEC, 64);
+	if (failure < 0 ||
+		dup2(pipes->in[READ_END], STDIN_FILENO) < 0 ||
+		dup2(pipes->out[WRITE_END], STDOUT_FILENO) < 0 ||
+		dup2(pipes->err[WRITE_END], STDERR_FILENO) < 0 ||
+		dup3(failure, 3, O_CLOEXEC) < 0)
+		_exit(127);
+	close_from(FIRST_FREE_FD);
+	if (chdir(cwd) < 0)
+		fail(3);
+	execve(argv[0], argv, envp);
+	fail(3);
+}
+
+/* Waits until the agent has ended or the runner has; both then end completely. */
+static void
+stand_guard(pid_t agent, int control)
+{
+	int			pidfd = pidfd_of(agent);
+	int			status = 0;
+
+	for (;;)
+	{
+		struct pollfd p[2] = {{control, POLLIN, 0}, {pidfd, POLLIN, 0}};
+		pid_t		ended = waitpid(agent, &status, WNOHANG);
+
+		if (ended == agent || (ended < 0 && errno != EINTR))
+			break;
+		(void) poll(p, pidfd >= 0 ? 2 : 1, pidfd >= 0 ? -1 : 20);
+		if (p[0].revents != 0)	/* nothing is ever written: it was closed */
+			break;
+	}
+	(void) bc_procs_kill_all(KILL_TIMEOUT_MS);
+	if (WIFSIGNALED(status))
+	{
+		(void) signal(WTERMSIG(status), SIG_DFL);
+		(void) raise(WTERMSIG(status));
+	}
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_UNKNOWN);
+}
+
+/* In the child: becomes the guard, with the agent below it. */
+static void
+guard(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes)
+{
+	pid_t		self;
+	pid_t		agent;
+	int			control;
+
+	/* No PDEATHSIG: the guard outlives the runner, just long enough to clean up. */
+	(void) setsid();
+	default_signals();
+	(void) signal(SIGHUP, SIG_IGN);
+	(void) prctl(PR_SET_CHILD_SUBREAPER, 1);
+	self = getpid();
+	agent = fork();
+	if (agent < 0)
+		fail(pipes->failure[WRITE_END]);
+	if (agent == 0)
+		become(argv, envp, cwd, pipes, self);
+	control = dup2(pipes->control[READ_END], STDIN_FILENO);
+	(void) fcntl(STDIN_FILENO, F_SETFD, FD_CLOEXEC);
+	close(STDOUT_FILENO);
+	close(STDERR_FILENO);
+	close_from(STDERR_FILENO + 1);
+	stand_guard(agent, control);
+}
+
+static void
+nonblocking(int fd)
+{
+	(void) fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
+
+static int
+take(int *fd)
+{
+	int			result = *fd;
+
+	*fd = -1;
+	return result;
+}
+
+int
+bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded, BcChild *child)
+{
+	Pipes		pipes;
+	int			error = open_pipes(&pipes);
+	pid_t		self = getpid();
+	ssize_t		n;
+
+	if (error != 0)
+		return error;
+	child->pid = fork();
+	if (child->pid < 0)
+	{
+		error = errno;
+		close_pipes(&pipes);
+		return error;
+	}
+	if (child->pid == 0)
+	{
+		if (guarded)
+		{
+			close(pipes.control[WRITE_END]);
+			guard(argv, envp, cwd, &pipes);
+		}
+		become(argv, envp, cwd, &pipes, self);
+	}
+
+	bc_spawn_close(&pipes.failure[WRITE_END]);
+	do
+		n = read(pipes.failure[READ_END], &error, sizeof(error));
+	while (n < 0 && errno == EINTR);
+	if (n == (ssize_t) sizeof(error))
+	{
+		int			status;
+
+		bc_spawn_close(&pipes.control[WRITE_END]);
+		(void) waitpid(child->pid, &status, 0);
+		close_pipes(&pipes);
+		return error;
+	}
+	child->pidfd = pidfd_of(child->pid);
+	child->in = take(&pipes.in[WRITE_END]);
+	child->out = take(&pipes.out[READ_END]);
+	child->err = take(&pipes.err[READ_END]);
+	child->control = guarded ? take(&pipes.control[WRITE_END]) : -1;
+	nonblocking(child->in);
+	nonblocking(child->out);
+	nonblocking(child->err);
+	close_pipes(&pipes);
+	return 0;
+}
+
+bool
+bc_spawn_ended(BcChild *child, int *status)
+{
+	pid_t		result;
+
+	do
+		result = waitpid(child->pid, status, WNOHANG);
+	while (result < 0 && errno == EINTR);
+	if (result == 0)
+		return false;
+	bc_spawn_close(&child->pidfd);
+	return true;
+}
+
+void
+bc_spawn_terminate(const BcChild *child)
+{
+	/*
+	 * Not the child itself when it is the sandbox or the guard: their end
+	 * would be the end of all, at once.  They end after what is below them.
+	 */
+	if (bc_procs_signal(child->pid, 0, SIGTERM) == 0)
+		(void) kill(child->pid, SIGTERM);
+}
+
+void
+bc_spawn_kill(BcChild *child)
+{
+	(void) kill(child->pid, SIGKILL);
+	(void) bc_procs_kill_all(KILL_TIMEOUT_MS);
+	bc_spawn_close(&child->pidfd);
+	bc_spawn_close(&child->in);
+	bc_spawn_close(&child->control);
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * spawn.h
+ *	  Starting the process of an agent.
+ *
+ * The child leads a session of its own, has pipes on descriptors 0 to 2 and
+ * nothing else open, default signals, no core dumps, and is the first choice
+ * of the kernel when memory runs out.  It dies with this process.
+ *
+ * With "guarded", a second process of ours stands between: a subreaper that
+ * kills everything below it when the agent ends, or when this process does.
+ * Without the sandbox's PID namespace that is what catches grandchildren.
+ */
+#ifndef BC_RUNNER_SPAWN_H
+#define BC_RUNNER_SPAWN_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+typedef struct BcChild
+{
+	pid_t		pid;			/* of the agent, the sandbox or the guard */
+	int			pidfd;			/* readable when it has ended; -1 if the kernel has none */
+	int			in;				/* our ends; -1 when closed */
+	int			out;
+	int			err;
+	int			control;		/* of the guard; -1 without */
+} BcChild;
+
+/*
+ * Starts argv[0], which is a path.  Returns 0, or the errno of the call that
+ * failed, in which case nothing is left behind.  The descriptors of "child"
+ * are non-blocking.
+ */
+extern int	bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
+					 BcChild *child);
+
+/* Closes one descriptor of a child if it is open. */
+extern void bc_spawn_close(int *fd);
+
+/* Has it ended?  Reaps it then, with its wait status. */
+extern bool bc_spawn_ended(BcChild *child, int *status);
+
+/* Asks everything in the child's tree to terminate. */
+extern void bc_spawn_terminate(const BcChild *child);
+
+/* Kills the child and everything below it; waits until they are gone. */
+extern void bc_spawn_kill(BcChild *child);
+
+#endif							/* BC_RUNNER_SPAWN_H */

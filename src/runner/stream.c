@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * stream.c
+ *	  Batching of events, and consolidation of text into parts.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "runner/stream.h"
+#include "runner/text.h"
+#include "runner/up.h"
+
+#define BATCH_BYTES (64 * 1024)
+#define BATCH_MS 5
+#define MAX_STRING (256 * 1024)
+#define MAX_PART (512 * 1024)
+#define SUMMARY_BYTES 4000
+
+static BcBuf events;
+static BcBuf parts;
+static int64_t oldest;
+static int	next_seq = 1;
+
+static BcBuf text;				/* of the part under way, clean */
+static BcBuf rest;				/* an incomplete character */
+static BcTextKind text_kind;
+static char *text_message;
+static bool in_text;
+static BcBuf summary;
+
+static const char *const kind_names[] = {
+	[BC_TEXT] = "text",
+	[BC_REASONING] = "reasoning"
+};
+
+int64_t
+bc_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void
+begin(BcBuf *list)
+{
+	if (events.len == 0 && parts.len == 0)
+		oldest = bc_now();
+	if (list->len > 0)
+		bc_buf_add(list, ",", 1);
+}
+
+void
+bc_stream_flush(bool force)
+{
+	BcBuf		batch = BC_BUF_INIT;
+
+	if (events.len == 0 && parts.len == 0)
+		return;
+	if (!force && events.len + parts.len < BATCH_BYTES && bc_now() - oldest < BATCH_MS)
+		return;
+	bc_buf_str(&batch, "{\"events\":[");
+	bc_buf_add(&batch, events.data, events.len);
+	bc_buf_str(&batch, "],\"parts\":[");
+	bc_buf_add(&batch, parts.data, parts.len);
+	bc_buf_str(&batch, "]}");
+	bc_up_send(BC_FRAME_EVENTS, batch.data, batch.len);
+	bc_buf_free(&batch);
+	bc_buf_clear(&events);
+	bc_buf_clear(&parts);
+}
+
+int64_t
+bc_stream_due(void)
+{
+	return events.len == 0 && parts.len == 0 ? 0 : oldest + BATCH_MS;
+}
+
+static void
+delta_event(const char *kind, const char *field, const char *clean, size_t len)
+{
+	begin(&events);
+	bc_buf_printf(&events, "{\"kind\":\"%s\",\"payload\":{\"%s\":", kind, field);
+	bc_text_quote(&events, clean, len);
+	bc_buf_str(&events, "}}");
+	bc_stream_flush(false);
+}
+
+void
+bc_stream_event(const char *kind, json_t *payload)
+{
+	begin(&events);
+	bc_buf_printf(&events, "{\"kind\":\"%s\",\"payload\":", kind);
+	bc_text_json(&events, payload, MAX_STRING);
+	bc_buf_add(&events, "}", 1);
+	json_decref(payload);
+	bc_stream_flush(false);
+}
+
+static void
+begin_part(const char *kind)
+{
+	begin(&parts);
+	bc_buf_printf(&parts, "{\"seq\":%d,\"kind\":\"%s\",\"payload\":", next_seq++, kind);
+}
+
+void
+bc_stream_part(const char *kind, json_t *payload)
+{
+	bc_stream_end_text();
+	begin_part(kind);
+	bc_text_json(&parts, payload, MAX_STRING);
+	bc_buf_add(&parts, "}", 1);
+	json_decref(payload);
+	bc_stream_flush(false);
+}
+
+static void
+end_part(void)
+{
+	if (text.len == 0)
+		return;
+	begin_part(kind_names[text_kind]);
+	bc_buf_str(&parts, "{\"text\":");
+	bc_text_quote(&parts, text.data, text.len);
+	bc_buf_str(&parts, "}}");
+	if (text_kind == BC_TEXT)
+	{
+		size_t		from = text.len > SUMMARY_BYTES ? text.len - SUMMARY_BYTES : 0;
+
+		from = bc_text_start(text.data, text.len, from);
+		bc_buf_clear(&summary);
+		bc_buf_add(&summary, text.data + from, text.len - from);
+	}
+	bc_buf_clear(&text);
+	bc_stream_flush(false);
+}
+
+static void
+add_text(const char *bytes, size_t len)
+{
+	size_t		before = text.len;
+
+	if (len == 0)
+		return;
+	bc_text_clean(&text, bytes, len);
+	delta_event(kind_names[text_kind], "delta", text.data + before, text.len - before);
+	/* A part has a limit; what is longer goes on in the next one. */
+	if (text.len >= MAX_PART)
+		end_part();
+}
+
+void
+bc_stream_end_text(void)
+{
+	if (!in_text)
+		return;
+	/* What was waiting for its rest will not get it. */
+	add_text(rest.data, rest.len);
+	bc_buf_clear(&rest);
+	end_part();
+	free(text_message);
+	text_message = NULL;
+	in_text = false;
+}
+
+void
+bc_stream_text(BcTextKind kind, const char *message, const char *bytes, size_t len)
+{
+	size_t		complete;
+
+	if (in_text && (kind != text_kind ||
+					(message != NULL && text_message != NULL &&
+					 strcmp(message, text_message) != 0)))
+		bc_stream_end_text();
+	if (!in_text)
+	{
+		in_text = true;
+		text_kind = kind;
+		text_message = message != NULL ? bc_strdup(message) : NULL;
+	}
+	bc_buf_add(&rest, bytes, len);
+	complete = bc_text_complete(rest.data, rest.len);
+	for (size_t done = 0; done < complete;)
+	{
+		size_t		n = bc_text_cut(rest.data + done, complete - done, MAX_STRING / 4);
+
+		if (n == 0)
+			n = complete - done;
+		add_text(rest.data + done, n);
+		done += n;
+	}
+	bc_buf_consume(&rest, complete);
+}
+
+void
+bc_stream_log(const char *stream, const char *bytes, size_t len)
+{
+	begin(&events);
+	bc_buf_printf(&events, "{\"kind\":\"log\",\"payload\":{\"stream\":\"%s\",\"text\":", stream);
+	bc_text_quote(&events, bytes, len);
+	bc_buf_str(&events, "}}");
+	bc_stream_flush(false);
+}
+
+const char *
+bc_stream_summary(void)
+{
+	return summary.data != NULL ? summary.data : "";
+}

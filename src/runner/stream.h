@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * stream.h
+ *	  What an agent does, as events and parts on their way to the dispatcher.
+ *
+ * An event is sent for everything that happens, as it happens.  A part is sent
+ * once, when it is finished: a run of text deltas is one text part.  Payloads
+ * passed as json_t are stolen.
+ */
+#ifndef BC_RUNNER_STREAM_H
+#define BC_RUNNER_STREAM_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runner/buf.h"
+
+typedef enum BcTextKind
+{
+	BC_TEXT,
+	BC_REASONING
+} BcTextKind;
+
+/*
+ * Text the agent produced.  "message" tells messages of one kind apart and may
+ * be NULL; when it changes, a new part begins.  Bytes that end within a
+ * character wait for the rest of it.
+ */
+extern void bc_stream_text(BcTextKind kind, const char *message, const char *bytes, size_t len);
+
+/* Ends the text part under way, if there is one. */
+extern void bc_stream_end_text(void);
+
+/* "kind" is one of the event kinds of doc/protocol.md. */
+extern void bc_stream_event(const char *kind, json_t *payload);
+
+/* A finished part, after the text part under way. */
+extern void bc_stream_part(const char *kind, json_t *payload);
+
+/* Output of a program that is no message of the agent: stderr, setup. */
+extern void bc_stream_log(const char *stream, const char *bytes, size_t len);
+
+/* Passes what is collected to up.h when enough is, or always with "force". */
+extern void bc_stream_flush(bool force);
+
+/* When the oldest unsent event must go, in ms of bc_now(); 0: there is none. */
+extern int64_t bc_stream_due(void);
+
+/* The last text of the agent, cut to a summary; valid until the next call. */
+extern const char *bc_stream_summary(void);
+
+/* Milliseconds of a clock that only goes forward. */
+extern int64_t bc_now(void);
+
+#endif							/* BC_RUNNER_STREAM_H */
