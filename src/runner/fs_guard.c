@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -138,6 +139,21 @@ open_beneath(int root, const char *path, int flags, mode_t mode)
 	return (int) fd;
 }
 
+/* Does a component of the path name a git directory, as any file system spells it? */
+static bool
+names_git_directory(const char *path)
+{
+	while (*path != '\0')
+	{
+		size_t		len = strcspn(path, "/");
+
+		if (len == 4 && strncasecmp(path, ".git", 4) == 0)
+			return true;
+		path += len + strspn(path + len, "/");
+	}
+	return false;
+}
+
 /* Is the open file a git directory, or below one? */
 static bool
 in_git_directory(int fd, int root)
@@ -160,15 +176,7 @@ in_git_directory(int fd, int root)
 		return false;
 	if ((at = below(path, base)) == NULL)
 		return true;
-	while (*at != '\0')
-	{
-		size_t		len = strcspn(at, "/");
-
-		if (bc_git_is_dotgit(at, len))
-			return true;
-		at += len + strspn(at + len, "/");
-	}
-	return false;
+	return names_git_directory(at);
 }
 
 static BcFsStatus
@@ -344,21 +352,6 @@ write_all(int fd, const char *text, size_t len, BcFsProblem *problem)
 		len -= (size_t) n;
 	}
 	return BC_FS_OK;
-}
-
-/* Does a component of the path name a git directory, whatever is there? */
-static bool
-names_git_directory(const char *path)
-{
-	while (*path != '\0')
-	{
-		size_t		len = strcspn(path, "/");
-
-		if (bc_git_is_dotgit(path, len))
-			return true;
-		path += len + strspn(path + len, "/");
-	}
-	return false;
 }
 
 BcFsStatus
