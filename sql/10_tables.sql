@@ -259,3 +259,9 @@ CREATE INDEX ON boocoder.usage_events (agent, agent_session_id) WHERE agent_sess
 CREATE INDEX ON boocoder.usage_events (created_at);
 COMMENT ON TABLE boocoder.usage_events IS 'ledger: one row a charge, never changed';
 COMMENT ON COLUMN boocoder.usage_events.agent_session_id IS 'the agent''s own session, within which its cost reports are cumulative';
+
+CREATE TABLE boocoder.home (
+	system_identifier text NOT NULL,
+	database oid NOT NULL
+);
+COMMENT ON TABLE boocoder.home IS 'the database these rows were made in: a copy of it must not do the original''s work';

@@ -13,12 +13,14 @@ $$;
 COMMENT ON FUNCTION boocoder._below(text, text) IS 'is a path the directory root or below it?';
 
 -- Why a task can't be run, as {reason, message}; NULL when it can.
-CREATE FUNCTION boocoder._obstacle(project boocoder.projects, agent text, provider boocoder.providers, host jsonb)
+CREATE FUNCTION boocoder._obstacle(submitter name, project boocoder.projects, agent text, provider boocoder.providers, host jsonb)
 RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF project.archived_at IS NOT NULL THEN
 		RETURN ARRAY['project_archived', format('project "%s" is archived', project.name)];
+	ELSIF NOT EXISTS (SELECT 1 FROM pg_roles r WHERE r.rolname = submitter) THEN
+		RETURN ARRAY['submitter_missing', format('role "%s" does not exist any more', submitter)];
 	ELSIF jsonb_array_length(host -> 'allowed_roots') > 0 AND NOT EXISTS (
 			SELECT 1 FROM jsonb_array_elements_text(host -> 'allowed_roots') r
 			 WHERE boocoder._below(project.path, r)) THEN
@@ -37,7 +39,7 @@ BEGIN
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION boocoder._obstacle(boocoder.projects, text, boocoder.providers, jsonb) IS
+COMMENT ON FUNCTION boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb) IS
 	'why a task cannot be run, as {reason, message}';
 
 -- Gives the task what it lacks (session, chat, messages, worktree) and marks it running.
@@ -57,7 +59,7 @@ BEGIN
 	SELECT * INTO STRICT project FROM boocoder.projects p WHERE p.id = t.project_id;
 	agent_name := boocoder._provider_for(t, project, host);
 	SELECT * INTO provider FROM boocoder.providers p WHERE p.name = agent_name;
-	obstacle := boocoder._obstacle(project, agent_name, provider, host);
+	obstacle := boocoder._obstacle(t.submitted_by, project, agent_name, provider, host);
 	IF obstacle IS NOT NULL THEN
 		PERFORM boocoder._fail(t.id, obstacle[1], obstacle[2]);
 		RETURN;
@@ -78,7 +80,7 @@ BEGIN
 	END IF;
 	IF worktree.id IS NULL THEN
 		INSERT INTO boocoder.worktrees (session_id, project_id, path, branch)
-		VALUES (t.session_id, t.project_id, (host ->> 'worktree_root') || '/s' || t.session_id,
+		VALUES (t.session_id, t.project_id, (host ->> 'worktree_root') || '/worktrees/s' || t.session_id,
 				'boocoder/' || t.session_id)
 		RETURNING * INTO worktree;
 	END IF;

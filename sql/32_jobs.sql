@@ -8,15 +8,16 @@ DECLARE
 BEGIN
 	-- what one transaction decided about one worktree is one job: all of it or nothing
 	FOR decision IN
-		SELECT c.worktree_id, c.decided_at, w.project_id
+		SELECT c.worktree_id, c.decided_at, c.base_commit, w.project_id
 		  FROM boocoder.pending_changes c JOIN boocoder.worktrees w ON w.id = c.worktree_id
 		 WHERE c.status = 'applying' AND c.job_id IS NULL
-		 GROUP BY 1, 2, 3 ORDER BY 2, 1
+		 GROUP BY 1, 2, 3, 4 ORDER BY 2, 1
 	LOOP
 		INSERT INTO boocoder.jobs (kind, project_id, worktree_id)
 		VALUES ('apply', decision.project_id, decision.worktree_id) RETURNING id INTO the_job;
 		UPDATE boocoder.pending_changes c SET job_id = the_job
 		 WHERE c.worktree_id = decision.worktree_id AND c.decided_at = decision.decided_at
+		   AND c.base_commit IS NOT DISTINCT FROM decision.base_commit
 		   AND c.status = 'applying' AND c.job_id IS NULL;
 	END LOOP;
 	INSERT INTO boocoder.jobs (kind, project_id, worktree_id)
@@ -31,7 +32,9 @@ COMMENT ON FUNCTION boocoder._make_jobs() IS 'turns decisions that nobody acted 
 CREATE FUNCTION boocoder._job_order(j boocoder.jobs, host jsonb) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT jsonb_build_object(
-			'role', j.kind, 'resume', j.resumed, 'root', host -> 'worktree_root', 'delete_branch', false,
+			'role', j.kind, 'resume', j.resumed, 'root', host -> 'worktree_root', 'delete_branch', true,
+			'home', (host ->> 'worktree_root') || '/homes/s' || w.session_id,
+			'base_commit', (SELECT min(c.base_commit) FROM boocoder.pending_changes c WHERE c.job_id = j.id),
 			'project', jsonb_build_object('id', p.id, 'path', p.path),
 			'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,
 				'admin_dir', w.admin_dir, 'diff_base', coalesce(w.diff_base, w.base_commit)),

@@ -1,11 +1,45 @@
 -- What the dispatcher calls.  None of it waits for a lock.
 
+-- CREATE DATABASE ... TEMPLATE copies the queue too.  Another database of the same cluster
+-- is such a copy; another cluster is pg_upgrade, or a standby that was promoted: the same work goes on.
+CREATE FUNCTION boocoder._leave_the_original() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	here record;
+	home boocoder.home;
+BEGIN
+	SELECT boocoder._host() ->> 'system_identifier' AS system_identifier, d.oid AS database INTO here
+	  FROM pg_database d WHERE d.datname = current_database();
+	SELECT * INTO home FROM boocoder.home;
+	IF home.database = here.database AND home.system_identifier = here.system_identifier THEN
+		RETURN;
+	END IF;
+	IF home.database IS NOT NULL AND home.system_identifier = here.system_identifier THEN
+		UPDATE boocoder.messages m SET status = 'cancelled', finished_at = now()
+		  FROM boocoder.tasks t WHERE m.id = t.message_id AND m.status = 'streaming';
+		UPDATE boocoder.tasks t SET state = 'cancelled', failure_reason = 'copied',
+			   error = 'this database is a copy; the task belongs to the original'
+		 WHERE t.state IN ('pending', 'running', 'blocked');
+		UPDATE boocoder.pending_changes c SET status = 'pending' WHERE c.status = 'applying';
+		UPDATE boocoder.pending_changes c SET status = 'superseded', error = 'belongs to the original of this database'
+		 WHERE c.status IN ('pending', 'conflict');
+		UPDATE boocoder.jobs j SET state = 'failed', error = 'belongs to the original of this database', ended_at = now()
+		 WHERE j.state IN ('queued', 'running');
+		UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = now() WHERE w.deleted_at IS NULL;
+	END IF;
+	DELETE FROM boocoder.home;
+	INSERT INTO boocoder.home VALUES (here.system_identifier, here.database);
+END
+$$;
+COMMENT ON FUNCTION boocoder._leave_the_original() IS 'in a copy of a database, gives up what the original is at work on';
+
 CREATE FUNCTION boocoder._start(pid integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	touched bigint;
 	more bigint;
 BEGIN
+	PERFORM boocoder._leave_the_original();
 	-- One dispatcher serves a database, so whatever runs now belongs to one that is gone.
 	UPDATE boocoder.messages m SET status = 'failed', finished_at = now()
 	  FROM boocoder.tasks t

@@ -50,11 +50,12 @@ GRANT INSERT ON boocoder.sessions, boocoder.chats, boocoder.messages, boocoder.m
 GRANT UPDATE ON boocoder.tasks, boocoder.messages, boocoder.worktrees, boocoder.jobs, boocoder.pending_changes
 	TO boocoder_worker;
 GRANT USAGE ON SEQUENCE boocoder.fence_seq TO boocoder_worker;
+GRANT INSERT, DELETE ON boocoder.home TO boocoder_worker;
 GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(), boocoder._provider_for(boocoder.tasks, boocoder.projects, jsonb),
 	boocoder._orders(bigint, jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text),
-	boocoder._obstacle(boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
+	boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
 	boocoder._candidate(bigint[]), boocoder._make_jobs(), boocoder._job_order(boocoder.jobs, jsonb),
-	boocoder._job_done(bigint, jsonb), boocoder._start(integer), boocoder._next_actions(integer, integer),
+	boocoder._job_done(bigint, jsonb), boocoder._start(integer), boocoder._leave_the_original(), boocoder._next_actions(integer, integer),
 	boocoder._prepared(bigint, bigint, jsonb), boocoder._append(bigint[], bigint[], jsonb[]),
 	boocoder._charge(bigint, jsonb, text), boocoder._store_changes(boocoder.tasks, jsonb),
 	boocoder._settle(bigint, bigint, jsonb, jsonb) TO boocoder_worker;

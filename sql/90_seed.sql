@@ -32,12 +32,13 @@ SELECT pg_catalog.pg_extension_config_dump('boocoder.usage_events',
 	$$WHERE task_id IS NULL OR task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
 DO $$
 DECLARE
-	sequence pg_catalog.oid;
+	sequence pg_catalog.regclass;
 BEGIN
-	FOR sequence IN SELECT c.oid FROM pg_catalog.pg_class c
+	FOR sequence IN SELECT c.oid::pg_catalog.regclass FROM pg_catalog.pg_class c
 		 WHERE c.relnamespace OPERATOR(pg_catalog.=) 'boocoder'::pg_catalog.regnamespace
-		   AND c.relkind OPERATOR(pg_catalog.=) 'S' AND c.relname OPERATOR(pg_catalog.<>) 'jobs_id_seq'
+		   AND c.relkind OPERATOR(pg_catalog.=) 'S'
 	LOOP
+		EXECUTE pg_catalog.format('COMMENT ON SEQUENCE %s IS ''numbers of rows''', sequence::pg_catalog.regclass);
 		PERFORM pg_catalog.pg_extension_config_dump(sequence, '');
 	END LOOP;
 END

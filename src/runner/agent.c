@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -25,6 +26,7 @@
 #define MAX_ARGUMENT (100 * 1024)	/* the kernel takes no argument over 128 kB */
 #define QUIT_GRACE_MS 500
 #define DRAIN_MS 1000
+#define WORKING_FACTOR 10		/* of the limit of silence while a tool runs */
 
 /* How far the running program is from its end */
 typedef enum Stage
@@ -170,6 +172,8 @@ settle(const char *what, const char *why, const char *text)
 	reason = why;
 	message = text != NULL ? bc_strdup(text) : NULL;
 	expect_end = cancel_end = 0;
+	if (transport != NULL && transport->settled != NULL)
+		transport->settled(what);
 }
 
 void
@@ -293,6 +297,12 @@ handle_exit(int status)
 {
 	exit_signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 	exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	/* The sandbox reports a signal as a shell does. */
+	if (exit_code > 128 && exit_code < 128 + NSIG)
+	{
+		exit_signal = exit_code - 128;
+		exit_code = -1;
+	}
 	/* Whatever it left behind ends now; that also closes the pipes. */
 	(void) bc_procs_kill_all(DRAIN_MS);
 	enter(STAGE_DRAINING, DRAIN_MS);
@@ -419,6 +429,9 @@ silence_end(void)
 	if (limit <= 0 || !transport->has_protocol || setup_index < nsetup ||
 		stage != STAGE_RUNNING || outcome != NULL)
 		return 0;
+	/* A long build or test run of the agent's says nothing either. */
+	if (transport->working != NULL && transport->working())
+		limit *= WORKING_FACTOR;
 	return last_sign + limit;
 }
 

@@ -38,6 +38,12 @@ typedef struct BcTransport
 	 * "code" is its exit status, or -1 and "signal" the signal.
 	 */
 	void		(*ended) (int code, int signal);
+
+	/* The outcome is known, whatever brought it: what is still open is to be reported.  May be NULL. */
+	void		(*settled) (const char *outcome);
+
+	/* Does a tool of the agent run?  Then silence has a longer limit.  May be NULL: never. */
+	bool		(*working) (void);
 } BcTransport;
 
 extern const BcTransport bc_transport_command;

@@ -8,17 +8,16 @@
 #include <limits.h>
 #include <linux/openat2.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "runner/fs_guard.h"
 #include "runner/dotgit.h"
+#include "runner/fs_guard.h"
 #include "runner/text.h"
 
 #define READ_CHUNK (64 * 1024)
@@ -147,7 +146,7 @@ names_git_directory(const char *path)
 	{
 		size_t		len = strcspn(path, "/");
 
-		if (len == 4 && strncasecmp(path, ".git", 4) == 0)
+		if (bc_git_is_dotgit(path, len))
 			return true;
 		path += len + strspn(path + len, "/");
 	}

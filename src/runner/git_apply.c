@@ -3,14 +3,16 @@
  * git_apply.c
  *	  Role "apply": changes go into the project's checkout, all of them or none.
  *
- * Everything is computed among objects first.  A file of the checkout may be
- * overwritten only when it is what HEAD has, or what the worktree's diff base
- * has (applied earlier, not committed yet): anything else is a person's work,
- * and a conflict.  Neither HEAD nor the index changes.
+ * Everything is computed among objects first: what the changes make of their
+ * base, and, where the checkout is not that base, a merge of the two, file by
+ * file.  A file may be overwritten only when it is what HEAD has, or what was
+ * applied before and is not committed yet; anything else is a person's work and
+ * a conflict.  Neither HEAD nor the index changes.
  *
- * A run that was killed while it wrote is repeated with "resume": files that
- * are what they should become are then done already.
+ * A run that was killed while it wrote is simply repeated: a file that is what
+ * it should become needs nothing more.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,19 +21,18 @@
 #include "runner/dotgit.h"
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
+#include "runner/text.h"
 
 typedef struct Apply
 {
 	const json_t *order;
 	git_repository *repo;
 	git_tree   *head;
-	git_tree   *base;			/* of diff_base; NULL: none */
+	git_tree   *base;			/* what the diffs were made against */
+	git_tree   *applied;		/* the worktree's diff base now: what was applied before */
 	git_diff   *diff;			/* all changes */
-	git_index  *before;			/* HEAD, but for the touched files what the checkout has */
-	git_index  *after;			/* only the outcome for touched files is used */
+	git_index  *wanted;			/* the base with the changes */
 	json_t	   *conflicts;
-	const char *hunk;			/* under way, while libgit2 applies */
-	char		hunk_header[160];
 } Apply;
 
 static void
@@ -59,6 +60,38 @@ change_text(const json_t *change)
 	return text != NULL ? text : "";
 }
 
+/* A diff that was read from text leaves out the side that does not exist. */
+static const char *
+old_path(const git_diff_delta *delta)
+{
+	const char *path = delta->old_file.path != NULL ? delta->old_file.path : delta->new_file.path;
+
+	return path != NULL ? path : "";
+}
+
+static const char *
+new_path(const git_diff_delta *delta)
+{
+	return delta->new_file.path != NULL ? delta->new_file.path : old_path(delta);
+}
+
+/* Is that path one that the change says it is about? */
+static bool
+is_named(const json_t *change, const char *path)
+{
+	const char *now = json_string_value(json_object_get(change, "path"));
+	const char *before = json_string_value(json_object_get(change, "old_path"));
+	BcBuf		clean = BC_BUF_INIT;
+	bool		named;
+
+	/* names that are not text are shown with replacement characters */
+	bc_text_clean(&clean, path, strlen(path));
+	named = (now != NULL && strcmp(now, clean.data) == 0) ||
+		(before != NULL && strcmp(before, clean.data) == 0);
+	bc_buf_free(&clean);
+	return named;
+}
+
 /* All changes as one diff; each is read by itself first, so that it can be named. */
 static json_t *
 read_changes(Apply *a)
@@ -81,15 +114,16 @@ read_changes(Apply *a)
 		{
 			const git_diff_delta *delta = git_diff_get_delta(diff, i);
 
-			if (bc_git_path_unsafe(delta->old_file.path) != NULL ||
-				bc_git_path_unsafe(delta->new_file.path) != NULL)
+			if (bc_git_path_unsafe(old_path(delta)) != NULL ||
+				bc_git_path_unsafe(new_path(delta)) != NULL ||
+				!is_named(change, old_path(delta)) || !is_named(change, new_path(delta)))
 				failure = bc_git_fail("unsafe_path", NULL,
 									  "the diff names \"%s\", where nothing may be written",
-									  delta->new_file.path);
+									  new_path(delta));
 			else if (delta->new_file.mode == GIT_FILEMODE_COMMIT ||
 					 delta->old_file.mode == GIT_FILEMODE_COMMIT)
 				failure = bc_git_fail("unsafe_path", NULL, "the diff changes the submodule \"%s\"",
-									  delta->new_file.path);
+									  new_path(delta));
 		}
 		git_diff_free(diff);
 		if (failure != NULL)
@@ -113,11 +147,7 @@ change_of(const Apply *a, const char *path)
 
 	json_array_foreach(changes, index, change)
 	{
-		const char *new_path = json_string_value(json_object_get(change, "path"));
-		const char *old_path = json_string_value(json_object_get(change, "old_path"));
-
-		if ((new_path != NULL && strcmp(new_path, path) == 0) ||
-			(old_path != NULL && strcmp(old_path, path) == 0))
+		if (is_named(change, path))
 			return change;
 	}
 	return json_array_get(changes, 0);
@@ -158,64 +188,6 @@ entry_of_index(git_index *index, const char *path, BcEntry *entry)
 	}
 }
 
-static int
-put(git_index *index, const char *path, const BcEntry *entry)
-{
-	git_index_entry e;
-
-	if (entry->mode == 0)
-	{
-		(void) git_index_remove(index, path, 0);
-		return 0;
-	}
-	memset(&e, 0, sizeof(e));
-	e.path = path;
-	e.id = entry->id;
-	e.mode = entry->mode;
-	return git_index_add(index, &e);
-}
-
-/* Decides which form of one file the patch starts from, and that it may be overwritten. */
-static json_t *
-choose_start(Apply *a, const char *path)
-{
-	bool		resume = json_is_true(json_object_get(a->order, "resume"));
-	const json_t *change = change_of(a, path);
-	BcEntry		head;
-	BcEntry		base;
-	BcEntry		file;
-	BcEntry		start;
-
-	entry_of_tree(a->head, path, &head);
-	entry_of_tree(a->base, path, &base);
-	switch (bc_checkout_look(a->repo, path, &file))
-	{
-		case BC_LOOK_OK:
-			break;
-		case BC_LOOK_OBSTACLE:
-			conflict(a, change, NULL, "something that is no file is in the way");
-			return NULL;
-		case BC_LOOK_FAILED:
-			return bc_git_fail("git_error", NULL, "can't read \"%s\" in the checkout", path);
-	}
-	if (same(&file, &head))
-		start = head;
-	else if (a->base != NULL && same(&file, &base))
-		start = base;
-	else if (resume)
-		start = a->base != NULL ? base : head;	/* the outcome will tell */
-	else
-	{
-		conflict(a, change, NULL, file.mode == 0 ? "the file was deleted in the checkout" :
-				 head.mode == 0 ? "an untracked file is in the way" :
-				 "the file has uncommitted changes");
-		return NULL;
-	}
-	if (put(a->before, path, &start) < 0)
-		return bc_git_fail("git_error", NULL, "could not prepare \"%s\"", path);
-	return NULL;
-}
-
 /* Calls "visit" for every path that the diff touches. */
 static json_t *
 each_path(Apply *a, json_t *(*visit) (Apply *a, const char *path))
@@ -226,98 +198,149 @@ each_path(Apply *a, json_t *(*visit) (Apply *a, const char *path))
 	{
 		const git_diff_delta *delta = git_diff_get_delta(a->diff, i);
 
-		failure = visit(a, delta->new_file.path);
-		if (failure == NULL && strcmp(delta->old_file.path, delta->new_file.path) != 0)
-			failure = visit(a, delta->old_file.path);
+		failure = visit(a, new_path(delta));
+		if (failure == NULL && strcmp(old_path(delta), new_path(delta)) != 0)
+			failure = visit(a, old_path(delta));
 	}
 	return failure;
 }
 
-static int
-note_hunk(const git_diff_hunk *hunk, void *payload)
+/* Does the file have that piece of text? */
+static bool
+has_text(git_blob *blob, const BcBuf *text)
 {
-	Apply	   *a = payload;
-
-	snprintf(a->hunk_header, sizeof(a->hunk_header), "%.*s",
-			 (int) strcspn(hunk->header, "\n"), hunk->header);
-	a->hunk = a->hunk_header;
-	return 0;
+	return blob != NULL && (text->len == 0 ||
+							memmem(git_blob_rawcontent(blob), (size_t) git_blob_rawsize(blob),
+								   text->data, text->len) != NULL);
 }
 
-/* Applies each change alone, to find those that do not fit. */
+/* The first hunk of a change whose surroundings the file does not have any more. */
 static void
-find_conflicts(Apply *a, git_tree *tree)
+find_hunk(Apply *a, const json_t *change, const BcEntry *file, char *header, size_t size)
 {
-	json_t	   *changes = json_object_get(a->order, "changes");
-	size_t		index;
-	json_t	   *change;
+	const char *text = change_text(change);
+	git_diff   *diff = NULL;
+	git_patch  *patch = NULL;
+	git_blob   *blob = NULL;
 
-	json_array_foreach(changes, index, change)
+	header[0] = '\0';
+	if (git_blob_lookup(&blob, a->repo, &file->id) < 0 ||
+		git_diff_from_buffer(&diff, text, strlen(text)) < 0 ||
+		git_patch_from_diff(&patch, diff, 0) < 0)
+		patch = NULL;
+	for (size_t i = 0; patch != NULL && i < git_patch_num_hunks(patch); i++)
 	{
-		git_apply_options options = GIT_APPLY_OPTIONS_INIT;
-		const char *text = change_text(change);
-		git_diff   *diff = NULL;
-		git_index  *outcome = NULL;
+		const git_diff_hunk *hunk;
+		const git_diff_line *line;
+		BcBuf		before = BC_BUF_INIT;
+		size_t		lines;
+		bool		found;
 
-		options.hunk_cb = note_hunk;
-		options.payload = a;
-		a->hunk = NULL;
-		if (git_diff_from_buffer(&diff, text, strlen(text)) < 0 ||
-			git_apply_to_tree(&outcome, a->repo, tree, diff, &options) < 0)
-		{
-			const git_error *last = git_error_last();
-
-			conflict(a, change, a->hunk, last != NULL ? last->message : "does not apply");
-		}
-		git_index_free(outcome);
-		git_diff_free(diff);
+		if (git_patch_get_hunk(&hunk, &lines, patch, i) < 0)
+			break;
+		for (size_t k = 0; k < lines && git_patch_get_line_in_hunk(&line, patch, i, k) == 0; k++)
+			if (line->origin == GIT_DIFF_LINE_CONTEXT || line->origin == GIT_DIFF_LINE_DELETION)
+				bc_buf_add(&before, line->content, line->content_len);
+		found = has_text(blob, &before);
+		bc_buf_free(&before);
+		if (i == 0 || !found)
+			snprintf(header, size, "%.*s", (int) strcspn(hunk->header, "\r\n"), hunk->header);
+		if (!found)
+			break;
 	}
+	git_patch_free(patch);
+	git_diff_free(diff);
+	git_blob_free(blob);
 }
 
+/* Both the checkout and the change moved on from the base: merges them line by line. */
 static json_t *
-compute(Apply *a)
+merge(Apply *a, const char *path, const BcEntry *base, const BcEntry *wanted,
+	  const BcEntry *file, BcEntry *outcome)
 {
-	git_oid		oid;
-	git_tree   *tree = NULL;
+	git_merge_file_result merged = {0};
+	git_index_entry sides[3];
+	const BcEntry *entries[3] = {base, file, wanted};
 	json_t	   *failure = NULL;
 
-	if (git_index_new(&a->before) < 0 || git_index_read_tree(a->before, a->head) < 0)
-		return bc_git_fail("git_error", NULL, "could not read HEAD");
-	failure = each_path(a, choose_start);
-	if (failure == NULL && json_array_size(a->conflicts) > 0)
-		return conflict_result(a);
-	if (failure == NULL && (git_index_write_tree_to(&oid, a->before, a->repo) < 0 ||
-							git_tree_lookup(&tree, a->repo, &oid) < 0))
-		failure = bc_git_fail("git_error", NULL, "could not prepare the changes");
-	if (failure == NULL && git_apply_to_tree(&a->after, a->repo, tree, a->diff, NULL) < 0)
+	memset(sides, 0, sizeof(sides));
+	for (int i = 0; i < 3; i++)
 	{
-		find_conflicts(a, tree);
-		failure = json_array_size(a->conflicts) > 0 ? conflict_result(a) :
-			bc_git_fail("conflict", NULL, "the changes do not fit together");
+		sides[i].path = path;
+		sides[i].id = entries[i]->id;
+		sides[i].mode = entries[i]->mode;
 	}
-	git_tree_free(tree);
+	outcome->mode = 0;
+	if (git_merge_file_from_index(&merged, a->repo, &sides[0], &sides[1], &sides[2], NULL) < 0)
+		failure = bc_git_fail("git_error", NULL, "could not merge \"%s\"", path);
+	else if (merged.automergeable)
+	{
+		outcome->mode = wanted->mode != base->mode ? wanted->mode : file->mode;
+		if (git_blob_create_from_buffer(&outcome->id, a->repo, merged.ptr, merged.len) < 0)
+			failure = bc_git_fail("git_error", NULL, "could not merge \"%s\"", path);
+	}
+	git_merge_file_result_free(&merged);
 	return failure;
 }
 
+static bool
+is_file(const BcEntry *entry)
+{
+	return entry->mode == GIT_FILEMODE_BLOB || entry->mode == GIT_FILEMODE_BLOB_EXECUTABLE;
+}
+
+/* Finds out what one file is to become, and prepares it. */
 static json_t *
 stage(Apply *a, const char *path)
 {
-	BcEntry		from;
-	BcEntry		to;
+	const json_t *change = change_of(a, path);
+	BcEntry		head;
+	BcEntry		base;
+	BcEntry		applied;
+	BcEntry		wanted;
 	BcEntry		file;
+	BcEntry		outcome;
+	json_t	   *failure = NULL;
+	char		hunk[160];
 
-	entry_of_index(a->before, path, &from);
-	entry_of_index(a->after, path, &to);
-	if (bc_checkout_look(a->repo, path, &file) != BC_LOOK_OK)
-		return bc_git_fail("git_error", NULL, "can't read \"%s\" in the checkout", path);
-	if (same(&file, &to))
-		return NULL;			/* done already, by a run before */
-	if (!same(&file, &from))
+	entry_of_tree(a->head, path, &head);
+	entry_of_tree(a->base, path, &base);
+	entry_of_tree(a->applied, path, &applied);
+	entry_of_index(a->wanted, path, &wanted);
+	switch (bc_checkout_look(a->repo, path, &file))
 	{
-		conflict(a, change_of(a, path), NULL, "the file has uncommitted changes");
-		return conflict_result(a);
+		case BC_LOOK_OK:
+			break;
+		case BC_LOOK_OBSTACLE:
+			conflict(a, change, NULL, "something that is no file is in the way");
+			return NULL;
+		case BC_LOOK_FAILED:
+			return bc_git_fail("git_error", NULL, "can't read \"%s\" in the checkout", path);
 	}
-	return bc_checkout_stage(a->repo, path, &to);
+
+	if (same(&file, &wanted))
+		return NULL;			/* as it should be: a run that was killed had done it */
+	if (!same(&file, &head) && !(a->applied != NULL && same(&file, &applied)))
+		conflict(a, change, NULL, file.mode == 0 ? "the file was deleted in the checkout" :
+				 head.mode == 0 ? "an untracked file is in the way" :
+				 "the file has uncommitted changes");
+	else if (same(&file, &base))
+		failure = bc_checkout_stage(a->repo, path, &wanted);
+	else if (!is_file(&file) || !is_file(&wanted) || !is_file(&base))
+		conflict(a, change, NULL, "the file has changed since the agent saw it");
+	else
+	{
+		failure = merge(a, path, &base, &wanted, &file, &outcome);
+		if (failure == NULL && outcome.mode == 0)
+		{
+			find_hunk(a, change, &file, hunk, sizeof(hunk));
+			conflict(a, change, hunk[0] != '\0' ? hunk : NULL,
+					 "does not fit: these lines have changed since the agent saw them");
+		}
+		else if (failure == NULL)
+			failure = bc_checkout_stage(a->repo, path, &outcome);
+	}
+	return failure;
 }
 
 /* The diff base moves on, so that the next diff holds only new work. */
@@ -334,10 +357,10 @@ advance_base(Apply *a, char *hex)
 	char	   *ref;
 
 	hex[0] = '\0';
-	if (a->base == NULL || path == NULL)
+	if (a->applied == NULL || path == NULL)
 		return NULL;
 	/* Changes of an older base need not fit; then it stays where it is. */
-	if (git_apply_to_tree(&index, a->repo, a->base, a->diff, NULL) < 0)
+	if (git_apply_to_tree(&index, a->repo, a->applied, a->diff, NULL) < 0)
 		return NULL;
 	name = bc_git_worktree_name(path);
 	ref = bc_asprintf("refs/boocoder/base/%s", name);
@@ -355,7 +378,8 @@ advance_base(Apply *a, char *hex)
 static json_t *
 open_trees(Apply *a)
 {
-	const char *base = bc_git_text(a->order, "worktree", "diff_base");
+	const char *base = json_string_value(json_object_get(a->order, "base_commit"));
+	const char *applied = bc_git_text(a->order, "worktree", "diff_base");
 	git_reference *head = NULL;
 	git_object *tree = NULL;
 	json_t	   *failure = NULL;
@@ -365,9 +389,28 @@ open_trees(Apply *a)
 		failure = bc_git_fail("git_error", NULL, "could not read HEAD");
 	a->head = (git_tree *) tree;
 	git_reference_free(head);
-	/* A base that is gone only means that less is known. */
-	if (failure == NULL && base != NULL)
-		json_decref(bc_git_tree(a->repo, base, &a->base));
+	if (failure == NULL)
+		failure = bc_git_tree(a->repo, base != NULL ? base : applied, &a->base);
+	/* What was applied before being unknown only means that less is accepted. */
+	if (failure == NULL && applied != NULL)
+		json_decref(bc_git_tree(a->repo, applied, &a->applied));
+	return failure;
+}
+
+static json_t *
+carry_out(Apply *a)
+{
+	json_t	   *failure = NULL;
+
+	if (git_apply_to_tree(&a->wanted, a->repo, a->base, a->diff, NULL) < 0)
+		failure = bc_git_fail("conflict", NULL, "the diff does not fit the commit it was made for");
+	if (failure == NULL)
+		failure = each_path(a, stage);
+	if (failure == NULL && json_array_size(a->conflicts) > 0)
+		failure = conflict_result(a);
+	if (failure == NULL)
+		failure = bc_checkout_commit();
+	bc_checkout_clear();
 	return failure;
 }
 
@@ -386,12 +429,7 @@ bc_git_apply(const json_t *order)
 	if (failure == NULL)
 		failure = read_changes(&a);
 	if (failure == NULL)
-		failure = compute(&a);
-	if (failure == NULL)
-		failure = each_path(&a, stage);
-	if (failure == NULL)
-		failure = bc_checkout_commit();
-	bc_checkout_clear();
+		failure = carry_out(&a);
 	if (failure == NULL)
 		failure = advance_base(&a, hex);
 	if (failure == NULL)
@@ -406,9 +444,9 @@ bc_git_apply(const json_t *order)
 						   "diff_base", hex[0] != '\0' ? hex : NULL);
 	}
 	json_decref(a.conflicts);
-	git_index_free(a.after);
-	git_index_free(a.before);
+	git_index_free(a.wanted);
 	git_diff_free(a.diff);
+	git_tree_free(a.applied);
 	git_tree_free(a.base);
 	git_tree_free(a.head);
 	git_repository_free(a.repo);

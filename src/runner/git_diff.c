@@ -31,6 +31,47 @@ make_diff(git_repository *repo, git_tree *from, git_tree *to, uint32_t flags, gi
 	return error;
 }
 
+/* A name as git quotes it, whether it needs it or not. */
+static void
+quote(BcBuf *out, const char *prefix, const char *path)
+{
+	bc_buf_printf(out, "\"%s", prefix);
+	for (; *path != '\0'; path++)
+	{
+		unsigned char c = (unsigned char) *path;
+
+		if (c == '"' || c == '\\')
+			bc_buf_printf(out, "\\%c", c);
+		else if (c < 0x20 || c >= 0x7f)
+			bc_buf_printf(out, "\\%03o", c);
+		else
+			bc_buf_add(out, path, 1);
+	}
+	bc_buf_str(out, "\"");
+}
+
+/*
+ * Adds a patch to "out".  Its first line names both files without saying where
+ * one ends when they have blanks; libgit2 itself can't read that back.
+ */
+static void
+add_patch(BcBuf *out, const git_diff_delta *delta, const git_buf *patch)
+{
+	const char *rest = patch->size > 0 ? memchr(patch->ptr, '\n', patch->size) : NULL;
+
+	if (rest == NULL || (strchr(delta->old_file.path, ' ') == NULL &&
+						 strchr(delta->new_file.path, ' ') == NULL))
+	{
+		bc_buf_add(out, patch->ptr, patch->size);
+		return;
+	}
+	bc_buf_str(out, "diff --git ");
+	quote(out, "a/", delta->old_file.path);
+	bc_buf_str(out, " ");
+	quote(out, "b/", delta->new_file.path);
+	bc_buf_add(out, rest, patch->size - (size_t) (rest - patch->ptr));
+}
+
 /* The text of one delta, or an empty buffer when it is none. */
 static int
 patch_text(git_diff *diff, size_t i, BcBuf *text, size_t *added, size_t *removed)
@@ -44,7 +85,7 @@ patch_text(git_diff *diff, size_t i, BcBuf *text, size_t *added, size_t *removed
 	if (error == 0)
 	{
 		(void) git_patch_line_stats(NULL, added, removed, patch);
-		bc_buf_add(text, buffer.ptr, buffer.size);
+		add_patch(text, git_diff_get_delta(diff, i), &buffer);
 	}
 	git_buf_dispose(&buffer);
 	git_patch_free(patch);
@@ -131,16 +172,17 @@ collect(Collector *c, size_t i)
 	c->bytes += text.len;
 	path = name(delta->status == GIT_DELTA_DELETED ? delta->old_file.path : delta->new_file.path);
 	/* A file that became a link is a deletion and an addition of one name: one change. */
-	if (last != NULL && json_equal(json_object_get(last, "path"), path) &&
-		strcmp(json_string_value(json_object_get(last, "kind")), "delete") == 0)
+	if (last != NULL && json_equal(json_object_get(last, "path"), path))
 	{
-		char	   *both = bc_asprintf("%s%s",
-									   json_string_value(json_object_get(last, "diff")),
-									   text.data);
+		const char *before = json_string_value(json_object_get(last, "diff"));
+		bool		deletes = delta->status == GIT_DELTA_DELETED;
+		char	   *both = bc_asprintf("%s%s", deletes ? text.data : before,
+									   deletes ? before : text.data);
 
 		json_object_set_new(last, "diff", json_string(both));
 		json_object_set_new(last, "kind", json_string("modify"));
-		json_object_set_new(last, "new_mode", mode(delta->new_file.mode));
+		json_object_set_new(last, deletes ? "old_mode" : "new_mode",
+							mode(deletes ? delta->old_file.mode : delta->new_file.mode));
 		free(both);
 		json_decref(path);
 	}

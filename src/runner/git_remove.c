@@ -76,12 +76,14 @@ empty_directory(int fd, dev_t device)
 			continue;
 		if (S_ISDIR(st.st_mode))
 		{
-			int			child;
+			int			child = openat(dirfd(dir), entry->d_name,
+									   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 			/* What an agent made unreadable is still ours. */
-			(void) fchmodat(dirfd(dir), entry->d_name, 0700, 0);
-			child = openat(dirfd(dir), entry->d_name,
-						   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			if (child < 0 && errno == EACCES &&
+				fchmodat(dirfd(dir), entry->d_name, 0700, 0) == 0)
+				child = openat(dirfd(dir), entry->d_name,
+							   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			error = child < 0 || st.st_dev != device ? -1 : empty_directory(child, device);
 			if (error == 0)
 				error = unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);

@@ -129,15 +129,25 @@ bc_git_open_project(const char *path, git_repository **repo)
 char *
 bc_git_worktree_name(const char *path)
 {
-	/* <root>/<cluster>-<database>/s<session>: the last two make it unique in a project */
-	const char *last = strrchr(path, '/');
-	const char *parent = last;
+	/* <base>/<cluster>-<database>/worktrees/s<session>: unique in a project that several share */
+	const char *parts[3] = {path, path, path};
+	size_t		lengths[3] = {0, 0, 0};
 
-	while (parent != NULL && parent > path && parent[-1] != '/')
-		parent--;
-	if (last == NULL || parent == NULL)
-		return bc_strdup("boocoder");
-	return bc_asprintf("boocoder-%.*s-%s", (int) (last - parent), parent, last + 1);
+	for (const char *at = path; *at != '\0';)
+	{
+		size_t		len;
+
+		at += strspn(at, "/");
+		len = strcspn(at, "/");
+		if (len == 0)
+			break;
+		memmove(&parts[0], &parts[1], 2 * sizeof(parts[0]));
+		memmove(&lengths[0], &lengths[1], 2 * sizeof(lengths[0]));
+		parts[2] = at;
+		lengths[2] = len;
+		at += len;
+	}
+	return bc_asprintf("boocoder-%.*s-%.*s", (int) lengths[0], parts[0], (int) lengths[2], parts[2]);
 }
 
 json_t *

@@ -19,6 +19,7 @@
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
 #include "runner/paths.h"
+#include "runner/sandbox.h"
 
 #define MAX_BRANCH_TRIES 1000
 
@@ -143,14 +144,29 @@ clear_remains(git_repository *project, const char *name, const char *path)
 }
 
 static json_t *
+make_parent(const char *path)
+{
+	char	   *parent = bc_asprintf("%.*s", (int) (strrchr(path, '/') - path), path);
+	int			error = bc_sandbox_mkdir(parent);
+
+	free(parent);
+	if (error == 0)
+		return NULL;
+	return bc_git_fail("worktree_root_unwritable", NULL, "could not make the directory of \"%s\": %s",
+					   path, strerror(error));
+}
+
+static json_t *
 make(git_repository *project, const json_t *order, const char *name, const char *path)
 {
 	git_worktree_add_options options = GIT_WORKTREE_ADD_OPTIONS_INIT;
 	git_commit *base = NULL;
 	git_reference *branch = NULL;
 	git_worktree *worktree = NULL;
-	json_t	   *failure = clear_remains(project, name, path);
+	json_t	   *failure = make_parent(path);
 
+	if (failure == NULL)
+		failure = clear_remains(project, name, path);
 	if (failure == NULL)
 		failure = find_base(project, order, &base);
 	if (failure == NULL)

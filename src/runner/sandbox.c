@@ -181,6 +181,30 @@ add_hidden(List *argv, const json_t *sandbox, const char *const *visible, size_t
 	}
 }
 
+/*
+ * The directory around one of the agent's own places: empty but for what is
+ * mounted there, and not writable.  One that is visible already stays as it is.
+ */
+static void
+add_parent(List *argv, const char *option, const char *path, const char *const *visible,
+		   size_t nvisible)
+{
+	char	   *parent = path != NULL ? bc_strdup(path) : NULL;
+	char	   *slash = parent != NULL ? strrchr(parent, '/') : NULL;
+
+	if (slash != NULL && slash != parent)
+	{
+		*slash = '\0';
+		if (strcmp(parent, "/tmp") != 0 &&
+			(is_below(parent, "/tmp") || !is_visible(parent, visible, nvisible)))
+		{
+			add(argv, option);
+			add(argv, parent);
+		}
+	}
+	free(parent);
+}
+
 static void
 add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 {
@@ -215,10 +239,14 @@ add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 			visible[nvisible++] = path;
 	}
 	add_hidden(argv, sandbox, visible, nvisible);
+	for (size_t i = 0; i < 3; i++)
+		add_parent(argv, "--tmpfs", own[i], visible, nvisible);
 	if (git_dir != NULL)
 		add3(argv, "--ro-bind", git_dir, git_dir);
 	add3(argv, "--bind", home, home);
 	add3(argv, "--bind", cwd, cwd);
+	for (size_t i = 0; i < 3; i++)
+		add_parent(argv, "--remount-ro", own[i], visible, nvisible);
 	/* The link to the repository is not the agent's to change. */
 	if (access(dot_git, F_OK) == 0)
 		add3(argv, "--ro-bind", dot_git, dot_git);

@@ -19,6 +19,7 @@
  *
  *   !say TEXT            text before the next tool call (or the closing text)
  *   !reason TEXT         the same as reasoning
+ *   !read FILE           calls the agent's tool that reads a file (some refuse to overwrite what they haven't read)
  *   !write FILE CONTENT  calls the agent's tool that writes a file ("\n" in CONTENT is a line end)
  *   !run COMMAND         calls the agent's shell tool
  *   !end TEXT            the closing text (default "Done.")
@@ -108,6 +109,11 @@ function planOf({ directives, done }) {
 						call: { kind: 'write', file: args[1], content: args[2].replaceAll('\\n', '\n') } };
 				seen++;
 				break;
+			case 'read':
+				if (current)
+					return { ...plan, words: 0, call: { kind: 'read', file: rest } };
+				seen++;
+				break;
 			case 'run':
 				if (current)
 					return { ...plan, words: 0, call: { kind: 'run', command: rest } };
@@ -126,6 +132,7 @@ function planOf({ directives, done }) {
 
 const TOOL_NAMES = {
 	write: ['write', 'write_file', 'create_file', 'Write'],
+	read: ['read', 'read_file', 'Read'],
 	run: ['bash', 'run_shell_command', 'shell', 'Bash'],
 };
 
@@ -146,10 +153,11 @@ function toolCall(call, tools, messages) {
 	const pick = (pattern) => names.find((name) => pattern.test(name));
 	const args = {};
 
-	if (call.kind === 'write') {
+	if (call.kind !== 'run') {
 		const base = workingDirectory(messages);
 		args[pick(/^(file_?path|path)$/i) ?? 'path'] = base ? path.join(base, call.file) : call.file;
-		args[pick(/^(content|text)$/i) ?? 'content'] = call.content;
+		if (call.kind === 'write')
+			args[pick(/^(content|text)$/i) ?? 'content'] = call.content;
 	} else {
 		args[pick(/^command$/i) ?? 'command'] = call.command;
 		if (pick(/^description$/i))

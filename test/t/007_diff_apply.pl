@@ -227,7 +227,8 @@ ok(!-e "$repo/three.txt", 'and changed no file');
 
 # ---- the repository's own programs do not run; its protected places stay ----
 
-$repo = project('hooks');
+$repo = make_repo('hooks', { %base, '.gitattributes' => "*.txt filter=evil diff=evil\n" });
+add_project($node, 'hooks', $repo);
 my $trap = "$scratch/trap";
 for my $hook (qw(post-checkout pre-commit post-commit applypatch-msg pre-applypatch post-applypatch reference-transaction post-index-change))
 {
@@ -237,8 +238,7 @@ git($repo, 'config', 'filter.evil.clean', "touch $trap-clean; cat");
 git($repo, 'config', 'filter.evil.smudge', "touch $trap-smudge; cat");
 git($repo, 'config', 'core.fsmonitor', "touch $trap-fsmonitor");
 git($repo, 'config', 'diff.external', "touch $trap-external");
-spew("$repo/.gitattributes", "*.txt filter=evil diff=evil\n");
-$task = change('hooks', 'echo agent >> delete.txt; echo "*.txt filter=evil" > .gitattributes');
+$task = change('hooks', 'echo agent >> delete.txt; echo "* filter=evil" > .gitattributes');
 like(apply($task), qr/^applied \d$/, 'apply in a repository with hooks and filters');
 my @sprung = glob "$trap-*";
 is_deeply(\@sprung, [], 'none of them ran');
@@ -269,6 +269,7 @@ for my $evil (
 	until_true(sub { sql($node, "SELECT status FROM boocoder.pending_changes WHERE id = $id") ne 'applying' });
 	isnt(sql($node, "SELECT status FROM boocoder.pending_changes WHERE id = $id"), 'applied', "a patch that names $path is refused ($what)");
 }
+is_deeply([ grep { /evil|outside|absolute/ } keys %{ repo_files($repo) } ], [], 'nothing was written inside');
 ok(!-e "$scratch/outside.txt" && !-e '/tmp/boocoder-absolute.txt' && !-e "$repo/.git/hooks/post-commit", 'nothing was written there');
 
 # Through a symbolic link out of the project.

@@ -104,7 +104,7 @@ try write-root sh -c 'echo x > /evil'
 try write-usr sh -c 'echo x > /usr/evil'
 try write-etc sh -c 'echo x >> /etc/passwd'
 try home-of-server ls -A '@{[ (getpwuid $>)[7] ]}/.'
-try other-worktrees sh -c 'test "\$(ls \$(dirname "\$BOOCODER_WORKTREE") | wc -l)" -gt 1'
+try other-worktrees sh -c 'test "\$(ls -d "\$(dirname "\$BOOCODER_WORKTREE")"/s* "\$(dirname "\$HOME")"/s* | wc -l)" -gt 2'
 try see-postmaster test -e /proc/$postmaster/exe
 try signal-postmaster kill -0 $postmaster
 try signal-test kill -0 $self

@@ -89,17 +89,17 @@ for my $agent (qw(real-opencode real-qwen))
 {
 	# ---- an edit, end to end ----
 
-	my $task = run_task($node, "!say Working.\n!write hello.txt hello from $agent\\n\n!write $agent/new.txt new\\n\n!run rm src/old.txt\n!end All good.",
+	my $task = run_task($node, "!say Working.\n!read hello.txt\n!write hello.txt hello from $agent\\n\n!write $agent/new.txt new\\n\n!run rm src/old.txt\n!end All good.",
 		'demo', agent => $agent);
 	settles($node, $task, 'completed', "$agent: a task completes", 120);
 	like(text_of($node, $task), qr/Working\..*All good\./s, "$agent: what the model said is in the parts");
 	my @calls = sql_rows($node, "SELECT payload FROM boocoder.message_parts WHERE task_id = $task AND kind = 'tool_call' ORDER BY seq");
-	is(scalar(@calls), 3, "$agent: three tool calls");
-	is(join(' ', map { $_->{payload}{status} } @calls), 'completed completed completed', "$agent: each of them completed");
+	is(scalar(@calls), 4, "$agent: four tool calls");
+	is(join(' ', map { $_->{payload}{status} } @calls), 'completed completed completed completed', "$agent: each of them completed");
 	is(sql($node, "SELECT string_agg(kind || ' ' || path, ', ' ORDER BY path) FROM boocoder.pending_changes WHERE task_id = $task"),
 		"modify hello.txt, add $agent/new.txt, delete src/old.txt", "$agent: its edits wait");
 	is(slurp("$repo/src/old.txt"), "old\n", "$agent: the project is untouched");
-	cmp_ok(scalar(requests(qr/hello from $agent/)), '>=', 4, "$agent: the model was asked for each step");
+	cmp_ok(scalar(requests(qr/hello from $agent/)), '>=', 5, "$agent: the model was asked for each step");
 
 	# ---- usage: two model calls and more, each 1000 in (200 cached) and 50 out ----
 

@@ -10,6 +10,8 @@ package BoocoderTest;
 use strict;
 use warnings;
 
+use Cwd qw(abs_path getcwd);
+
 # What "make check-tap" of the server sources would set; PGXS does it only for tests in t/.
 BEGIN
 {
@@ -18,13 +20,14 @@ BEGIN
 		chomp(my $pgxs = `pg_config --pgxs`);
 		($ENV{PG_REGRESS} = $pgxs) =~ s{src/makefiles/pgxs\.mk$}{src/test/regress/pg_regress};
 	}
-	$ENV{TESTDATADIR} //= 'tmp_check';
-	$ENV{TESTLOGDIR} //= 'tmp_check/log';
+	# Absolute, since agents run elsewhere: TESTDIR up to 15, the others from 16 on.
+	$ENV{TESTDIR} //= getcwd();
+	$ENV{TESTDATADIR} //= "$ENV{TESTDIR}/tmp_check";
+	$ENV{TESTLOGDIR} //= "$ENV{TESTDIR}/tmp_check/log";
 	# A value set for another server would get in the way of every psql here.
 	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER PGSERVICE PGPASSFILE)};
 }
 
-use Cwd qw(abs_path getcwd);
 use Exporter qw(import);
 use File::Basename qw(dirname);
 use File::Path qw(make_path remove_tree);
