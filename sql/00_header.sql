@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- boocoder: install script, assembled from sql/NN_*.sql in the order of their numbers.
 -- SQLSTATEs of this extension:
 --   BC001  a move between states that is not allowed

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- Roles belong to the cluster, so another database may have made them already.
 -- One that somebody else prepared with more rights than it should have is refused.
 DO $$

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- Tables.  Run once: an update script changes them by hand.
 
 CREATE TABLE boocoder.providers (

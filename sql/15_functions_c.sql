@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- Functions in C.  See src/extension/.
 
 CREATE FUNCTION boocoder._wake() RETURNS trigger

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- State machines of rows: which moves are legal, and who may make them.
 
 CREATE TABLE boocoder.task_transitions (

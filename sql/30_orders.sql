@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- Orders: what a runner is told.  doc/protocol.md describes their fields.
 
 CREATE FUNCTION boocoder._provider_for(task boocoder.tasks, project boocoder.projects, host jsonb) RETURNS text

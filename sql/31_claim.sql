@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- Claiming: from a pending task to the orders for its runners.  For the dispatcher only.
 
 CREATE FUNCTION boocoder._fail(task_id bigint, reason text, message text) RETURNS void

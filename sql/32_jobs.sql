@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- Git jobs that decisions cause.  For the dispatcher only.
 
 CREATE FUNCTION boocoder._make_jobs() RETURNS void

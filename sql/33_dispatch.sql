@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- What the dispatcher calls.  None of it waits for a lock.
 
 -- CREATE DATABASE ... TEMPLATE copies the queue too.  Another database of the same cluster

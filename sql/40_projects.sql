@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- Projects and providers: for administrators.
 
 CREATE FUNCTION boocoder.add_project(name text, path text, base_branch text DEFAULT NULL,

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- Tasks: enqueue, cancel, retry, wait, watch.
 
 CREATE FUNCTION boocoder.run(input text, project text, agent text DEFAULT NULL, model text DEFAULT NULL,

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- Changes: look at them, apply them, reject them.
 
 CREATE FUNCTION boocoder.list_pending(session bigint) RETURNS SETOF boocoder.pending_changes

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- What waits for a person, what it costs, how it goes.
 -- A view reads tables with the rights of its owner; these read through functions
 -- that have the rights of the caller, so that row-level security holds on every version.

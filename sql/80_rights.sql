@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- Who may do what.  Nothing is left to PUBLIC.  People get column rights and
 -- row-level security, no SECURITY DEFINER: a function can do for its caller
 -- what the caller could do without it.

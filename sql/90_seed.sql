@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: PostgreSQL
 -- The agents that are known without being registered, and what a dump holds.
 
 INSERT INTO boocoder.providers (name, label, transport, command, builtin) VALUES

@@ -38,7 +38,7 @@ finish()
 }
 trap finish EXIT
 
-# count NAME LOG: adds up the "ok" and "not ok" lines of a log in TAP; both "not ok ... # TODO" and "# SKIP" count as
+# count NAME LOG: adds up the "ok" and "not ok" lines of a log in TAP; what is expected to fail and "# SKIP" count as
 # neither
 count()
 {

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -600,6 +601,11 @@ bc_agent_run(const json_t *the_order)
 	order = the_order;
 	result = json_pack("{s:b}", "ok", 1);
 	child = (BcChild) {0, -1, -1, -1, -1, -1};
+	/*
+	 * The end of the pipe tells us that the dispatcher has gone.  To be killed
+	 * for it as well would interrupt the killing of what the agent started.
+	 */
+	(void) prctl(PR_SET_PDEATHSIG, 0);
 	bc_up_nonblocking();
 	nsetup = json_array_size(json_object_get(order, "setup"));
 	if ((limit = bc_agent_limit("timeout_ms")) > 0)
