@@ -45,7 +45,7 @@ demo=$dir/project
 stop_server()
 {
 	local pg_ctl
-	pg_ctl=$(find "$dir/install" -path '*/bin/pg_ctl' 2> /dev/null | head -n 1)
+	pg_ctl=$(find "$dir/install" -path '*/bin/pg_ctl' 2> /dev/null | head -n 1) || true
 	if [ -n "$pg_ctl" ] && as_user "$pg_ctl" -D "$data" status > /dev/null 2>&1; then
 		as_user "$pg_ctl" -D "$data" -m fast -w stop > /dev/null
 	fi
@@ -111,9 +111,13 @@ else
 fi
 as_user cat "$demo/greet.py"
 
-[ "$(db=postgres psql -A -t -c "SELECT count(*) FROM pg_database WHERE datname = '$database'")" = 1 ] ||
-	db=postgres psql -c "CREATE DATABASE $database"
-psql -c 'SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS boocoder'
+# The same version with other SQL (a changed working tree): the demo database starts anew.
+script=$(cat "$dir"/build/sql/boocoder--*.sql | cksum)
+if [ "$(cat "$dir/script.cksum" 2> /dev/null)" != "$script" ]; then
+	db=postgres psql -c "SET client_min_messages = warning" -c "DROP DATABASE IF EXISTS $database" -c "CREATE DATABASE $database"
+	psql -c 'CREATE EXTENSION boocoder'
+	echo "$script" > "$dir/script.cksum"
+fi
 
 # The agent is a codemod: any program can be one. It runs in a worktree of its own, in a sandbox.
 codemod='echo "Task: $0"
@@ -185,7 +189,8 @@ Three things to try there:
        SELECT boocoder.run('Tidy up', 'demo', agent => 'codemod');
        SELECT * FROM boocoder.ls();   SELECT * FROM boocoder.inbox;
   2. Your own agent (any program that edits files, or one that speaks the Agent Client Protocol):
-       SELECT boocoder.register_provider('opencode', 'acp', ARRAY['opencode', 'acp']);
+       SELECT boocoder.register_provider('mine', 'acp', ARRAY['/opt/my-agent/bin/agent', 'acp']);
+       SELECT name, transport, command FROM boocoder.providers;
   3. What the server is doing, and what to mend when nothing runs:
        SELECT * FROM boocoder.status;   SELECT * FROM boocoder.doctor();
 
