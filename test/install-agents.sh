@@ -17,7 +17,7 @@ QWEN_VERSION=0.24.4
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${1:-$here/../.build/agents}
 mkdir -p "$dir/bin"
-dir=$(cd "$dir" && pwd)
+dir=$(cd "$dir" && pwd -P)
 
 die()
 {

@@ -38,33 +38,26 @@ finish()
 }
 trap finish EXIT
 
-# count NAME LOG: adds up the "ok" and "not ok" lines of a log in TAP; what is expected to fail and "# SKIP" count as
-# neither
-count()
-{
-	local ok not_ok
-	ok=$(grep -cE '^ok\b' "$2" || true)
-	ok=$((ok - $(grep -ciE '^ok\b.*# *skip' "$2" || true)))
-	not_ok=$(grep -E '^not ok\b' "$2" | grep -cviE '# *todo' || true)
-	passed=$((passed + ok))
-	failed=$((failed + not_ok))
-	echo "$1: $ok passed, $not_ok failed ($((SECONDS - began)) s so far)"
-	counted_failures=$not_ok
-}
-
-# stage NAME LOG COMMAND...: runs a command whose output is TAP; a command that fails without a "not ok" line is one
-# failure
+# stage NAME LOG COMMAND...: runs a command whose output is TAP and adds up its "ok" and "not ok" lines (skipped and
+# to-do ones count as neither). A command that fails without saying what, or that tested nothing, is one failure.
 stage()
 {
-	local name=$1 log=$2 code=0
+	local name=$1 log=$2 code=0 ok not_ok
 	shift 2
 	say "$name"
 	"$@" > "$log" 2>&1 < /dev/null || code=$?
-	count "$name" "$log"
-	if [ "$counted_failures" != 0 ] || [ $code != 0 ]; then
+	ok=$(grep -E '^ok( [0-9]+)? - ' "$log" | grep -cviE '# *(skip|todo)') || true
+	not_ok=$(grep -E '^not ok( [0-9]+)? - ' "$log" | grep -cviE '# *todo') || true
+	if [ "$not_ok" = 0 ] && { [ $code != 0 ] || [ "$ok" = 0 ]; } && ! grep -qE '^1\.\.0 # SKIP|skipped:' "$log"; then
+		not_ok=1
+		echo "exit code $code, $ok tests"
+	fi
+	passed=$((passed + ok))
+	failed=$((failed + not_ok))
+	echo "$name: $ok passed, $not_ok failed ($((SECONDS - began)) s so far)"
+	if [ "$not_ok" != 0 ]; then
 		failures+=("$name: $log")
-		[ "$counted_failures" != 0 ] || failed=$((failed + 1))
-		grep -vE '^ok\b' "$log" | tail -n "${BOOCODER_TAIL:-60}"
+		grep -vE '^ *ok\b|^ *# Subtest|^ *1\.\.[0-9]+$' "$log" | tail -n "${BOOCODER_TAIL:-80}"
 	fi
 }
 
@@ -107,7 +100,8 @@ shared_preload_libraries = 'boocoder'
 boocoder.worktree_root = '$work/regress-worktrees'
 CONF
 	as_user pg_ctl -D "$server_data" -l "$work/log/regress-server" -w start > /dev/null
-	as_user env PGHOST="$work" PGUSER=postgres make -s PG_CONFIG="$(find_pg_config)" bindir="$server_bin" installcheck > "$work/log/pg_regress" 2>&1 || code=$?
+	as_user env PGHOST="$work" PGUSER=postgres make -s PG_CONFIG="$(find_pg_config)" bindir="$server_bin" installcheck \
+		> "$work/log/pg_regress" 2>&1 || code=$?
 	# PostgreSQL 15 prints "test NAME ... ok", 16 and later "ok 1 - NAME".
 	sed -E 's/^(test|    ) *([A-Za-z0-9_]+) +\.\.\. ok.*/ok - \2/; s/^(test|    ) *([A-Za-z0-9_]+) +\.\.\. FAILED.*/not ok - \2/' \
 		"$work/log/pg_regress"
@@ -126,8 +120,10 @@ if [ -z "${BOOCODER_SKIP_REAL_AGENTS:-}" ]; then
 	agents=${BOOCODER_AGENTS_DIR:-$repo/.build/agents}
 	mkdir -p "$agents" 2> /dev/null && as_user test -x "$agents" || agents=$work/agents
 	say "Real agents"
-	bash test/install-agents.sh "$agents" || die "the real agents could not be installed (BOOCODER_SKIP_REAL_AGENTS=1 leaves them out)"
-	export BOOCODER_AGENTS_DIR=$agents
+	bash test/install-agents.sh "$agents" ||
+		die "the real agents could not be installed (BOOCODER_SKIP_REAL_AGENTS=1 leaves them out)"
+	BOOCODER_AGENTS_DIR=$(cd "$agents" && pwd -P)
+	export BOOCODER_AGENTS_DIR
 fi
 
 [ ${#tap_files[@]} != 0 ] || tap_files=(test/t/*.pl)
@@ -138,7 +134,7 @@ done
 
 # ---- the sum ----
 
-if [ $failed = 0 ] && [ ${#failures[@]} = 0 ] && [ -z "${BOOCODER_KEEP:-}" ]; then
+if [ $failed = 0 ] && [ -z "${BOOCODER_KEEP:-}" ]; then
 	rm -rf "$work"
 else
 	say "Logs are in $work/log and $work/src/tmp_check/log"

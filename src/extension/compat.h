@@ -8,6 +8,7 @@
 #ifndef BC_EXTENSION_COMPAT_H
 #define BC_EXTENSION_COMPAT_H
 
+#include "catalog/pg_database.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/wait_event.h"

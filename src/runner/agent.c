@@ -27,6 +27,7 @@
 #define MAX_ARGUMENT (100 * 1024)	/* the kernel takes no argument over 128 kB */
 #define QUIT_GRACE_MS 500
 #define DRAIN_MS 1000
+#define CLOSED_GRACE_MS 500
 #define WORKING_FACTOR 10		/* of the limit of silence while a tool runs */
 
 /* How far the running program is from its end */
@@ -331,7 +332,12 @@ read_output(void)
 	ssize_t		n;
 
 	if (!read_some(child.out, buffer, &n))
+	{
 		bc_spawn_close(&child.out);
+		/* A conversation is over then, whether or not the process ends too. */
+		if (transport->has_protocol && setup_index == nsetup && outcome == NULL)
+			bc_agent_expect(CLOSED_GRACE_MS, "agent_exited", "the agent closed its output");
+	}
 	if (n <= 0)
 		return;
 	last_sign = bc_now();

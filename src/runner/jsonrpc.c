@@ -3,6 +3,7 @@
  * jsonrpc.c
  *	  JSON-RPC 2.0 messages, one a line: reading and writing.
  */
+#include <ctype.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -64,12 +65,31 @@ find_id(const char *text, size_t len, size_t *start, size_t *length)
 		if (i < len && text[i] == '"')
 			i = skip_string(text, len, i);
 		else
-			while (i < len && !is_blank(text[i]) && strchr(",}]{[\"", text[i]) == NULL)
+			while (i < len && !is_blank(text[i]) && text[i] != ',' && text[i] != '}')
 				i++;
 		*length = i - *start;
 		found = *length > 0;
 	}
 	return found;
+}
+
+/* Could these bytes stand in a message of ours as they are? */
+static bool
+is_token(const json_t *id, const char *token, size_t len)
+{
+	if (json_is_number(id))
+	{
+		for (size_t i = 0; i < len; i++)
+			if (!isdigit((unsigned char) token[i]) && strchr("+-.eE", token[i]) == NULL)
+				return false;
+		return memchr(token, '\0', len) == NULL;
+	}
+	if (!json_is_string(id) || len < 2 || token[0] != '"' || token[len - 1] != '"')
+		return false;
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char) token[i] < 0x20)
+			return false;
+	return true;
 }
 
 static void
@@ -78,7 +98,7 @@ copy_id(BcRpcMessage *message, const json_t *id, const char *text, size_t len)
 	size_t		start;
 	size_t		length;
 
-	if (find_id(text, len, &start, &length))
+	if (find_id(text, len, &start, &length) && is_token(id, text + start, length))
 		bc_buf_add(&message->id, text + start, length);
 	else
 		bc_text_json(&message->id, id, SIZE_MAX);

@@ -14,7 +14,7 @@ use Cwd qw(abs_path);
 use IPC::Run ();
 use Test::More;
 
-my $bin = $ENV{BOOCODER_AGENTS_DIR} || abs_path("$FindBin::RealBin/../..") . '/.build/agents';
+my $bin = abs_path($ENV{BOOCODER_AGENTS_DIR} || "$FindBin::RealBin/../../.build/agents") // '(nowhere)';
 if ($ENV{BOOCODER_SKIP_REAL_AGENTS})
 {
 	diag("\n*** The tests with real agents are SKIPPED because BOOCODER_SKIP_REAL_AGENTS is set. ***\n");

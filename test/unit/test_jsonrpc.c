@@ -137,7 +137,9 @@ the_id_of_a_request_is_sent_back_as_it_came(void **state)
 			assert_string_equal(reply.data, expected);
 			bc_buf_free(&reply);
 		}
-	/* an escaped key: by value then */
+	/* an escaped key, and a NUL that the repair removes: by value then */
+	assert_int_equal(read_bytes("{\"id\":12\0" "34,\"method\":\"m\"}", 25), BC_RPC_REQUEST);
+	assert_string_equal(message.id.data, "1234");
 	assert_int_equal(read_text("{\"\\u0069d\":12,\"method\":\"m\"}"), BC_RPC_REQUEST);
 	assert_string_equal(message.id.data, "12");
 }
