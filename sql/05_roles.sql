@@ -21,6 +21,14 @@ BEGIN
 				 WHERE m.roleid OPERATOR(pg_catalog.=) role.oid AND NOT g.rolsuper) THEN
 			RAISE EXCEPTION 'role "boocoder_worker" has members'
 				USING ERRCODE = 'BC004', HINT = 'Only the dispatcher may act as that role; revoke it from its members.';
+		ELSIF name OPERATOR(pg_catalog.=) 'boocoder_worker' AND (
+				EXISTS (SELECT 1 FROM pg_catalog.pg_auth_members m WHERE m.member OPERATOR(pg_catalog.=) role.oid)
+				OR EXISTS (SELECT 1 FROM pg_catalog.pg_authid a
+							WHERE a.oid OPERATOR(pg_catalog.=) role.oid
+							  AND (a.rolpassword IS NOT NULL OR NOT a.rolcanlogin OR a.rolinherit))) THEN
+			RAISE EXCEPTION 'role "boocoder_worker" is not as boocoder makes it'
+				USING ERRCODE = 'BC004',
+					  HINT = 'It is LOGIN NOINHERIT, has no password and is a member of no role; drop it to have it made anew.';
 		END IF;
 	END LOOP;
 	EXECUTE pg_catalog.format('GRANT CONNECT ON DATABASE %I TO boocoder_worker', pg_catalog.current_database());

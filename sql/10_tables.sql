@@ -6,7 +6,8 @@ CREATE TABLE boocoder.providers (
 	label text NOT NULL,
 	transport text NOT NULL CHECK (transport IN ('native', 'acp', 'opencode', 'pty', 'stream_json', 'command')),
 	command text[] NOT NULL DEFAULT '{}' CHECK (array_position(command, NULL) IS NULL),
-	env jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(env) = 'object'),
+	env jsonb NOT NULL DEFAULT '{}'
+		CHECK (jsonb_typeof(env) = 'object' AND NOT jsonb_path_exists(env, '$.* ? (@.type() != "string")')),
 	models jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(models) = 'array'),
 	modes jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(modes) = 'array'),
 	default_model text,
@@ -190,6 +191,7 @@ CREATE TABLE boocoder.worktrees (
 	deleted_at timestamptz
 );
 CREATE UNIQUE INDEX worktrees_live ON boocoder.worktrees (session_id) WHERE deleted_at IS NULL;
+CREATE INDEX worktrees_removing ON boocoder.worktrees (id) WHERE status = 'removing' AND deleted_at IS NULL;
 CREATE INDEX ON boocoder.worktrees (project_id);
 COMMENT ON TABLE boocoder.worktrees IS 'the git worktree of each session';
 COMMENT ON COLUMN boocoder.worktrees.base_commit IS 'where the worktree began';
@@ -234,6 +236,7 @@ CREATE TABLE boocoder.pending_changes (
 );
 CREATE INDEX ON boocoder.pending_changes (task_id);
 CREATE INDEX ON boocoder.pending_changes (session_id) WHERE status IN ('pending', 'conflict');
+CREATE INDEX ON boocoder.pending_changes (worktree_id) WHERE status IN ('pending', 'conflict', 'applying');
 CREATE INDEX pending_changes_applying ON boocoder.pending_changes (id) WHERE status = 'applying';
 CREATE INDEX ON boocoder.pending_changes (job_id) WHERE job_id IS NOT NULL;
 COMMENT ON TABLE boocoder.pending_changes IS 'what agents changed, a row a file, waiting for a decision; decided rows stay as history';

@@ -149,3 +149,20 @@ COMMENT ON FUNCTION boocoder._guard_worktree() IS 'trigger: keeps a worktree whi
 CREATE TRIGGER guard BEFORE UPDATE ON boocoder.worktrees FOR EACH ROW
 	WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION boocoder._guard_worktree();
 COMMENT ON TRIGGER guard ON boocoder.worktrees IS 'keeps a worktree while it is needed';
+
+-- A built-in provider that an administrator changed is data of that database: a dump holds it, and its
+-- row replaces the one that CREATE EXTENSION makes in the restored database.
+CREATE FUNCTION boocoder._own_provider() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF TG_OP = 'UPDATE' THEN
+		NEW.builtin := false;
+	ELSIF NOT NEW.builtin THEN
+		DELETE FROM boocoder.providers p WHERE p.name = NEW.name AND p.builtin;
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION boocoder._own_provider() IS 'trigger: a built-in provider that is changed is built in no longer';
+CREATE TRIGGER own BEFORE INSERT OR UPDATE ON boocoder.providers FOR EACH ROW EXECUTE FUNCTION boocoder._own_provider();
+COMMENT ON TRIGGER own ON boocoder.providers IS 'a built-in provider that is changed is built in no longer';

@@ -73,6 +73,10 @@ BEGIN
 		SELECT * INTO worktree FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL;
 		IF worktree.status = 'removing' THEN
 			RETURN;
+		ELSIF worktree.id IS NOT NULL AND NOT boocoder._below(worktree.path, host ->> 'worktree_root') THEN
+			-- from a dump: the directory belongs to another database, or the root was moved
+			UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = now() WHERE w.id = worktree.id;
+			worktree := NULL;
 		END IF;
 	END IF;
 	IF t.chat_id IS NULL THEN
@@ -113,22 +117,47 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._claim(boocoder.tasks, jsonb) IS 'makes one pending task running, or failed when it cannot run';
 
+-- False while a client holds a lock on the session or the chat, or the session's worktree is being removed.
+CREATE FUNCTION boocoder._session_free(session bigint, chat bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF EXISTS (SELECT 1 FROM boocoder.worktrees w
+				WHERE w.session_id = session AND w.deleted_at IS NULL AND w.status = 'removing') THEN
+		RETURN false;
+	END IF;
+	PERFORM 1 FROM boocoder.sessions s WHERE s.id = session FOR KEY SHARE SKIP LOCKED;
+	IF FOUND AND chat IS NOT NULL THEN
+		PERFORM 1 FROM boocoder.chats c WHERE c.id = chat FOR KEY SHARE SKIP LOCKED;
+	END IF;
+	RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION boocoder._session_free(bigint, bigint) IS 'can a task of the session be claimed without waiting?';
+
 -- The pending task that is next: by priority, then age, one of a session at a time.
-CREATE FUNCTION boocoder._candidate(skipped bigint[]) RETURNS boocoder.tasks
+-- The arrays name tasks, sessions and projects that are to wait in this pass.
+CREATE FUNCTION boocoder._candidate(skipped bigint[], skipped_sessions bigint[], skipped_projects bigint[])
+RETURNS boocoder.tasks
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 -- The plan must walk the index from its start whatever the statistics say about a queue that is empty now and full later.
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+-- Such plans look so costly that they would be compiled, which takes 100 ms.
+SET jit = off AS $$
 DECLARE
 	ready boocoder.tasks;
 	due boocoder.tasks;
 BEGIN
 	SELECT * INTO ready FROM boocoder.tasks t
 	 WHERE t.state = 'pending' AND t.run_at IS NULL AND t.id <> ALL (skipped)
+	   AND t.project_id <> ALL (skipped_projects)
+	   AND (t.session_id IS NULL OR t.session_id <> ALL (skipped_sessions))
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
 						WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
 	 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
 	SELECT * INTO due FROM boocoder.tasks t
 	 WHERE t.state = 'pending' AND t.run_at <= now() AND t.id <> ALL (skipped)
+	   AND t.project_id <> ALL (skipped_projects)
+	   AND (t.session_id IS NULL OR t.session_id <> ALL (skipped_sessions))
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
 						WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
 	 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
@@ -138,4 +167,4 @@ BEGIN
 	RETURN ready;
 END
 $$;
-COMMENT ON FUNCTION boocoder._candidate(bigint[]) IS 'the pending task that is to run next, its row locked';
+COMMENT ON FUNCTION boocoder._candidate(bigint[], bigint[], bigint[]) IS 'the pending task that is to run next, its row locked';

@@ -6,14 +6,26 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	decision record;
 	the_job bigint;
+	free_rows bigint;
 BEGIN
 	-- what one transaction decided about one worktree is one job: all of it or nothing
 	FOR decision IN
-		SELECT c.worktree_id, c.decided_at, c.base_commit, w.project_id
+		SELECT c.worktree_id, c.decided_at, c.base_commit, w.project_id, count(*) AS n
 		  FROM boocoder.pending_changes c JOIN boocoder.worktrees w ON w.id = c.worktree_id
 		 WHERE c.status = 'applying' AND c.job_id IS NULL
 		 GROUP BY 1, 2, 3, 4 ORDER BY 2, 1
 	LOOP
+		-- a client that holds a lock on one of them delays this decision only
+		PERFORM 1 FROM boocoder.worktrees w WHERE w.id = decision.worktree_id FOR KEY SHARE SKIP LOCKED;
+		CONTINUE WHEN NOT FOUND;
+		WITH free AS (
+			SELECT c.id FROM boocoder.pending_changes c
+			 WHERE c.worktree_id = decision.worktree_id AND c.decided_at = decision.decided_at
+			   AND c.base_commit IS NOT DISTINCT FROM decision.base_commit
+			   AND c.status = 'applying' AND c.job_id IS NULL
+			   FOR NO KEY UPDATE SKIP LOCKED
+		) SELECT count(*) INTO free_rows FROM free;
+		CONTINUE WHEN free_rows < decision.n;
 		INSERT INTO boocoder.jobs (kind, project_id, worktree_id)
 		VALUES ('apply', decision.project_id, decision.worktree_id) RETURNING id INTO the_job;
 		UPDATE boocoder.pending_changes c SET job_id = the_job
@@ -25,7 +37,11 @@ BEGIN
 	SELECT 'remove', w.project_id, w.id FROM boocoder.worktrees w
 	 WHERE w.status = 'removing' AND w.deleted_at IS NULL
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j
-						WHERE j.worktree_id = w.id AND j.kind = 'remove' AND j.state IN ('queued', 'running'));
+						WHERE j.worktree_id = w.id AND j.kind = 'remove' AND j.state IN ('queued', 'running'))
+	   -- claimed before the removal was committed: the agent ends first
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks t
+						WHERE t.session_id = w.session_id AND t.state IN ('running', 'blocked'))
+	   FOR KEY SHARE OF w SKIP LOCKED;
 END
 $$;
 COMMENT ON FUNCTION boocoder._make_jobs() IS 'turns decisions that nobody acted on yet into jobs';
@@ -58,6 +74,17 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN CASE WHEN EXISTS (SELECT 1 FROM boocoder.jobs x WHERE x.id = job_id AND x.state = 'running')
 			THEN NULL ELSE 'stale' END;
+	END IF;
+	PERFORM 1 FROM boocoder.worktrees w WHERE w.id = j.worktree_id FOR NO KEY UPDATE SKIP LOCKED;
+	IF NOT FOUND OR (SELECT count(*) FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying')
+		> (SELECT count(*) FROM (SELECT 1 FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying'
+									FOR NO KEY UPDATE SKIP LOCKED) free) THEN
+		RETURN NULL;
+	END IF;
+	-- A runner that was killed may have written half of the files: the next one finishes that.
+	IF NOT ok AND NOT j.resumed AND result ->> 'reason' IN ('runner_crashed', 'git_timeout', 'runner_start_failed') THEN
+		UPDATE boocoder.jobs x SET state = 'queued', resumed = true, error = note WHERE x.id = j.id;
+		RETURN 'failed';
 	END IF;
 	IF j.kind = 'apply' AND ok THEN
 		UPDATE boocoder.pending_changes c SET status = 'applied' WHERE c.job_id = j.id AND c.status = 'applying';

@@ -34,6 +34,41 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._leave_the_original() IS 'in a copy of a database, gives up what the original is at work on';
 
+-- A claim with a number below boocoder_dispatcher.first_fence belongs to a dispatcher that is gone.  The number
+-- is kept in the session of the dispatcher, as it dies with it.
+CREATE FUNCTION boocoder._reconcile() RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks;
+	first_fence bigint := coalesce(nullif(current_setting('boocoder_dispatcher.first_fence', true), '')::bigint, 0);
+	touched bigint := 0;
+BEGIN
+	FOR t IN
+		SELECT * FROM boocoder.tasks x
+		 WHERE x.state IN ('running', 'blocked') AND coalesce(x.fence, 0) < first_fence
+		   FOR NO KEY UPDATE SKIP LOCKED
+	LOOP
+		-- what is locked is left to the next call
+		PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
+		CONTINUE WHEN NOT FOUND;
+		UPDATE boocoder.messages m SET status = 'failed', finished_at = now()
+		 WHERE m.id = t.message_id AND m.status = 'streaming';
+		PERFORM boocoder._charge(t.id, NULL, NULL);
+		UPDATE boocoder.tasks x
+		   SET state = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled'
+							WHEN t.attempt < t.max_attempts THEN 'pending' ELSE 'failed' END,
+			   failure_reason = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'interrupted' END,
+			   error = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled on request'
+							ELSE 'the dispatcher ended while the task was running' END
+		 WHERE x.id = t.id;
+		touched := touched + 1;
+	END LOOP;
+	RETURN touched;
+END
+$$;
+COMMENT ON FUNCTION boocoder._reconcile() IS
+	'repeats, fails or cancels what a dispatcher that is gone had running; rows that are locked wait for the next call';
+
 CREATE FUNCTION boocoder._start(pid integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -42,26 +77,15 @@ DECLARE
 BEGIN
 	PERFORM boocoder._leave_the_original();
 	-- One dispatcher serves a database, so whatever runs now belongs to one that is gone.
-	UPDATE boocoder.messages m SET status = 'failed', finished_at = now()
-	  FROM boocoder.tasks t
-	 WHERE t.state IN ('running', 'blocked') AND m.id = t.message_id AND m.status = 'streaming';
-	PERFORM boocoder._charge(t.id, NULL, NULL) FROM boocoder.tasks t WHERE t.state IN ('running', 'blocked');
-	UPDATE boocoder.tasks t SET state = 'cancelled', failure_reason = 'cancelled', error = 'cancelled on request'
-	 WHERE t.state IN ('running', 'blocked') AND t.cancel_requested_at IS NOT NULL;
-	GET DIAGNOSTICS touched = ROW_COUNT;
-	UPDATE boocoder.tasks t
-	   SET state = CASE WHEN t.attempt < t.max_attempts THEN 'pending' ELSE 'failed' END,
-		   failure_reason = 'interrupted', error = 'the dispatcher ended while the task was running'
-	 WHERE t.state IN ('running', 'blocked');
-	GET DIAGNOSTICS more = ROW_COUNT;
-	touched := touched + more;
+	PERFORM set_config('boocoder_dispatcher.first_fence', nextval('boocoder.fence_seq')::text, false);
+	touched := boocoder._reconcile();
 	UPDATE boocoder.jobs j SET state = 'queued', resumed = true WHERE j.state = 'running';
 	GET DIAGNOSTICS more = ROW_COUNT;
 	RETURN touched + more;
 END
 $$;
 COMMENT ON FUNCTION boocoder._start(integer) IS
-	'reconciles what an earlier dispatcher left: interrupted tasks are repeated or failed, jobs resumed';
+	'begins the work of a dispatcher: interrupted tasks are repeated or failed, jobs resumed';
 
 CREATE FUNCTION boocoder._next_actions(free_slots integer, free_jobs integer)
 RETURNS TABLE (kind text, task_id bigint, fence bigint, job_id bigint,
@@ -70,10 +94,17 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	host jsonb;
 	skipped bigint[] := '{}';
+	skipped_sessions bigint[] := '{}';
+	skipped_projects bigint[] := '{}';
+	looks integer := 0;
 	t boocoder.tasks;
 	j boocoder.jobs;
 	next_due timestamptz;
 BEGIN
+	IF EXISTS (SELECT 1 FROM boocoder.tasks x WHERE x.state IN ('running', 'blocked')
+				AND coalesce(x.fence, 0) < coalesce(nullif(current_setting('boocoder_dispatcher.first_fence', true), '')::bigint, 0)) THEN
+		PERFORM boocoder._reconcile();
+	END IF;
 	FOR task_id, fence IN
 		SELECT x.id, x.fence FROM boocoder.tasks x
 		 WHERE x.cancel_requested_at IS NOT NULL AND x.state IN ('running', 'blocked')
@@ -82,10 +113,22 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 
-	WHILE free_slots > 0 LOOP
-		t := boocoder._candidate(skipped);
+	-- Tasks that can't run cost no slot: their number is limited, so that no transaction gets old.
+	WHILE free_slots > 0 AND looks < 100 LOOP
+		looks := looks + 1;
+		t := boocoder._candidate(skipped, skipped_sessions, skipped_projects);
 		EXIT WHEN t.id IS NULL;
 		skipped := skipped || t.id;
+		-- The rows that the claim refers to: whoever holds a lock on one delays its tasks, not the others.
+		PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
+		IF NOT FOUND THEN
+			skipped_projects := skipped_projects || t.project_id;
+			CONTINUE;
+		END IF;
+		IF t.session_id IS NOT NULL AND NOT boocoder._session_free(t.session_id, t.chat_id) THEN
+			skipped_sessions := skipped_sessions || t.session_id;
+			CONTINUE;
+		END IF;
 		host := coalesce(host, boocoder._host());
 		-- What is wrong with one task is that task's failure.
 		BEGIN
@@ -118,7 +161,11 @@ BEGIN
 	prepare := NULL;
 	IF free_jobs > 0 AND (EXISTS (SELECT 1 FROM boocoder.pending_changes c WHERE c.status = 'applying' AND c.job_id IS NULL)
 			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'removing' AND w.deleted_at IS NULL)) THEN
-		PERFORM boocoder._make_jobs();
+		BEGIN
+			PERFORM boocoder._make_jobs();
+		EXCEPTION WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
+			NULL;				-- later; the tasks claimed above are not to suffer from it
+		END;
 	END IF;
 	FOR j IN
 		SELECT DISTINCT ON (q.project_id) q.* FROM boocoder.jobs q
@@ -132,8 +179,12 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 
-	SELECT min(x.run_at) INTO next_due FROM boocoder.tasks x
-	 WHERE x.state = 'pending' AND x.run_at IS NOT NULL AND x.run_at > now();
+	IF looks = 100 AND free_slots > 0 THEN
+		next_due := now();
+	ELSE
+		SELECT min(x.run_at) INTO next_due FROM boocoder.tasks x
+		 WHERE x.state = 'pending' AND x.run_at IS NOT NULL AND x.run_at > now();
+	END IF;
 	IF next_due IS NOT NULL THEN
 		kind := 'due';
 		job_id := NULL;
@@ -148,10 +199,11 @@ COMMENT ON FUNCTION boocoder._next_actions(integer, integer) IS
 
 CREATE FUNCTION boocoder._prepared(task_id bigint, fence bigint, result jsonb)
 RETURNS TABLE (agent jsonb, diff jsonb)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET synchronous_commit = off AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	t boocoder.tasks;
 BEGIN
+	PERFORM set_config('synchronous_commit', 'off', true);
 	SELECT * INTO t FROM boocoder.tasks x WHERE x.id = _prepared.task_id AND x.fence = _prepared.fence;
 	IF NOT FOUND OR NOT coalesce((result ->> 'ok')::boolean, false) THEN
 		RETURN;
@@ -173,11 +225,13 @@ COMMENT ON FUNCTION boocoder._prepared(bigint, bigint, jsonb) IS
 	'records a worktree that is there; the orders for agent and diff, no row when there is nothing to run';
 
 CREATE FUNCTION boocoder._append(task_ids bigint[], fences bigint[], payloads jsonb[]) RETURNS bigint
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET synchronous_commit = off AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	last_seq bigint;
 	tasks bigint[];
 BEGIN
+	-- for the transaction: a SET clause would end with the function, before the commit
+	PERFORM set_config('synchronous_commit', 'off', true);
 	WITH batch AS MATERIALIZED (
 		SELECT b.n, t.id, t.chat_id, t.message_id, b.payload
 		  FROM unnest(task_ids, fences, payloads) WITH ORDINALITY AS b (task_id, fence, payload, n)
@@ -289,6 +343,22 @@ BEGIN
 		RETURN CASE WHEN EXISTS (SELECT 1 FROM boocoder.tasks x WHERE x.id = _settle.task_id AND x.fence = _settle.fence)
 			THEN NULL ELSE 'stale' END;
 	END IF;
+	-- Rows that others may lock: look before waiting.
+	PERFORM 1 FROM boocoder.sessions s WHERE s.id = t.session_id FOR KEY SHARE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN NULL;
+	END IF;
+	PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN NULL;
+	END IF;
+	IF EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL) THEN
+		PERFORM 1 FROM boocoder.worktrees w
+		 WHERE w.session_id = t.session_id AND w.deleted_at IS NULL FOR NO KEY UPDATE SKIP LOCKED;
+		IF NOT FOUND THEN
+			RETURN NULL;
+		END IF;
+	END IF;
 
 	-- a worktree's result: there was nothing to run any more
 	IF outcome IS NULL THEN
@@ -310,10 +380,12 @@ BEGIN
 	IF result ? 'usage' OR reason = 'runner_crashed' THEN
 		PERFORM boocoder._charge(t.id, result -> 'usage', result ->> 'agent_session_id');
 	END IF;
-	IF coalesce(reason, '') <> 'setup_failed' AND diff IS NOT NULL THEN
-		UPDATE boocoder.worktrees w SET setup_done_at = now()
-		 WHERE w.session_id = t.session_id AND w.deleted_at IS NULL AND w.setup_done_at IS NULL;
-	END IF;
+	-- The setup is done when the agent was started after it; a sandbox that failed, or a cancel, may have come before.
+	UPDATE boocoder.worktrees w SET setup_done_at = now()
+	 WHERE w.session_id = t.session_id AND w.deleted_at IS NULL AND w.setup_done_at IS NULL
+	   AND (outcome = 'completed' OR EXISTS (
+			SELECT 1 FROM boocoder.events e
+			 WHERE e.task_id = t.id AND e.kind = 'status' AND e.payload ->> 'phase' = 'spawned' AND e.created_at >= t.started_at));
 	UPDATE boocoder.messages m
 	   SET status = CASE outcome WHEN 'completed' THEN 'complete' ELSE outcome END, finished_at = now()
 	 WHERE m.id = t.message_id;

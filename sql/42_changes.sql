@@ -10,7 +10,11 @@ COMMENT ON FUNCTION boocoder.list_pending(bigint) IS 'the undecided changes of a
 
 CREATE FUNCTION boocoder.diff(task bigint) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT string_agg(c.diff, '' ORDER BY c.id) FROM boocoder.pending_changes c WHERE c.task_id = (boocoder._task(task)).id
+	-- the rows of one attempt come from one transaction; those of an earlier attempt are history
+	SELECT string_agg(c.diff, '' ORDER BY c.id)
+	  FROM (SELECT p.id, p.diff, p.created_at = max(p.created_at) OVER () AS latest
+			  FROM boocoder.pending_changes p WHERE p.task_id = (SELECT t.id FROM boocoder._task(task) t)) c
+	 WHERE c.latest
 $$;
 COMMENT ON FUNCTION boocoder.diff(bigint) IS
 	'what a task changed, as a patch that git apply takes on the base commit of the changes; NULL: nothing (SQLSTATE BC002)';

@@ -48,6 +48,8 @@ GRANT EXECUTE ON FUNCTION
 GRANT SELECT ON ALL TABLES IN SCHEMA boocoder TO boocoder_worker;
 GRANT INSERT ON boocoder.sessions, boocoder.chats, boocoder.messages, boocoder.message_parts, boocoder.events,
 	boocoder.worktrees, boocoder.jobs, boocoder.pending_changes, boocoder.usage_events TO boocoder_worker;
+GRANT UPDATE (title) ON boocoder.sessions, boocoder.chats TO boocoder_worker;	-- to lock rows, FOR KEY SHARE
+GRANT UPDATE (archived_at) ON boocoder.projects TO boocoder_worker;	-- likewise
 GRANT UPDATE ON boocoder.tasks, boocoder.messages, boocoder.worktrees, boocoder.jobs, boocoder.pending_changes
 	TO boocoder_worker;
 GRANT USAGE ON SEQUENCE boocoder.fence_seq TO boocoder_worker;
@@ -55,8 +57,9 @@ GRANT INSERT, DELETE ON boocoder.home TO boocoder_worker;
 GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(), boocoder._provider_for(boocoder.tasks, boocoder.projects, jsonb),
 	boocoder._orders(bigint, jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text),
 	boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
-	boocoder._candidate(bigint[]), boocoder._make_jobs(), boocoder._job_order(boocoder.jobs, jsonb),
-	boocoder._job_done(bigint, jsonb), boocoder._start(integer), boocoder._leave_the_original(), boocoder._next_actions(integer, integer),
+	boocoder._candidate(bigint[], bigint[], bigint[]), boocoder._make_jobs(), boocoder._job_order(boocoder.jobs, jsonb),
+	boocoder._job_done(bigint, jsonb), boocoder._start(integer), boocoder._reconcile(),
+	boocoder._session_free(bigint, bigint), boocoder._leave_the_original(), boocoder._next_actions(integer, integer),
 	boocoder._prepared(bigint, bigint, jsonb), boocoder._append(bigint[], bigint[], jsonb[]),
 	boocoder._charge(bigint, jsonb, text), boocoder._store_changes(boocoder.tasks, jsonb),
 	boocoder._settle(bigint, bigint, jsonb, jsonb) TO boocoder_worker;
@@ -83,10 +86,15 @@ COMMENT ON POLICY visible ON boocoder.sessions IS 'those of visible projects';
 CREATE POLICY visible ON boocoder.chats TO boocoder_viewer
 	USING (EXISTS (SELECT 1 FROM boocoder.sessions s WHERE s.id = session_id));
 COMMENT ON POLICY visible ON boocoder.chats IS 'those of visible sessions';
-CREATE POLICY visible ON boocoder.tasks TO boocoder_viewer
-	USING (submitted_by = current_user OR project_id IN (SELECT p.id FROM boocoder.projects p))
-	WITH CHECK (EXISTS (SELECT 1 FROM boocoder.projects p WHERE p.id = project_id));
-COMMENT ON POLICY visible ON boocoder.tasks IS 'one''s own, and those of visible projects; new ones in visible projects';
+CREATE POLICY visible ON boocoder.tasks FOR SELECT TO boocoder_viewer
+	USING (submitted_by = current_user OR project_id IN (SELECT p.id FROM boocoder.projects p));
+COMMENT ON POLICY visible ON boocoder.tasks IS 'one''s own, and those of visible projects';
+CREATE POLICY enqueue ON boocoder.tasks FOR INSERT TO boocoder_user
+	WITH CHECK (project_id IN (SELECT p.id FROM boocoder.projects p WHERE p.archived_at IS NULL));
+COMMENT ON POLICY enqueue ON boocoder.tasks IS 'in visible projects that are not archived';
+CREATE POLICY decide ON boocoder.tasks FOR UPDATE TO boocoder_user
+	USING (submitted_by = current_user OR project_id IN (SELECT p.id FROM boocoder.projects p));
+COMMENT ON POLICY decide ON boocoder.tasks IS 'whoever sees a task may cancel and retry it';
 CREATE POLICY visible ON boocoder.messages FOR SELECT TO boocoder_viewer
 	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id)
 		   OR EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id));
