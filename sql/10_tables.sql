@@ -187,6 +187,7 @@ CREATE TABLE boocoder.worktrees (
 	setup_done_at timestamptz,
 	size_bytes bigint,
 	archived_ref text,
+	origin text NOT NULL,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	deleted_at timestamptz
 );
@@ -196,6 +197,7 @@ CREATE INDEX ON boocoder.worktrees (project_id);
 COMMENT ON TABLE boocoder.worktrees IS 'the git worktree of each session';
 COMMENT ON COLUMN boocoder.worktrees.base_commit IS 'where the worktree began';
 COMMENT ON COLUMN boocoder.worktrees.diff_base IS 'what diffs are made against: base_commit and all that was applied since';
+COMMENT ON COLUMN boocoder.worktrees.origin IS 'cluster and database that made it: the directory of another one''s is not touched';
 COMMENT ON COLUMN boocoder.worktrees.archived_ref IS 'the ref that keeps the content of a removed worktree';
 
 CREATE TABLE boocoder.jobs (

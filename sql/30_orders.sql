@@ -9,6 +9,12 @@ $$;
 COMMENT ON FUNCTION boocoder._provider_for(boocoder.tasks, boocoder.projects, jsonb) IS
 	'the agent of a task: its own, the project''s, the server''s, the built-in one';
 
+CREATE FUNCTION boocoder._root(worktree_path text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT regexp_replace(worktree_path, '/worktrees/[^/]+$', '')
+$$;
+COMMENT ON FUNCTION boocoder._root(text) IS 'the root below which a worktree lies, also when boocoder.worktree_root was changed since';
+
 CREATE FUNCTION boocoder._orders(task_id bigint, host jsonb,
 	OUT worktree jsonb, OUT agent jsonb, OUT diff jsonb) RETURNS record
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -29,7 +35,7 @@ BEGIN
 		'role', 'worktree', 'project', repository,
 		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,
 			'base_ref', p.base_branch, 'base_commit', w.base_commit, 'admin_dir', w.admin_dir),
-		'root', host -> 'worktree_root', 'forbidden', host -> 'forbidden');
+		'root', boocoder._root(w.path), 'forbidden', host -> 'forbidden');
 	agent := jsonb_build_object(
 		'role', 'agent', 'task_id', t.id, 'transport', provider.transport,
 		'command', to_jsonb(provider.command), 'env', provider.env, 'cwd', w.path,
@@ -39,7 +45,7 @@ BEGIN
 		'setup_timeout_ms', host -> 'setup_timeout_ms',
 		'permission_policy', provider.permission_policy,
 		'sandbox', (host -> 'sandbox') || jsonb_build_object('home',
-			(host ->> 'worktree_root') || '/homes/s' || t.session_id),
+			boocoder._root(w.path) || '/homes/s' || t.session_id),
 		'limits', (host -> 'limits') || CASE WHEN t.timeout IS NULL THEN '{}' ELSE
 			jsonb_build_object('timeout_ms', ceil(extract(epoch FROM t.timeout) * 1000)::bigint) END);
 	diff := jsonb_build_object(

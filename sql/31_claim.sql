@@ -66,6 +66,10 @@ BEGIN
 		RETURN;
 	END IF;
 
+	IF EXISTS (SELECT 1 FROM boocoder.sessions x WHERE x.id = t.session_id AND x.closed_at IS NOT NULL) THEN
+		PERFORM boocoder._fail(t.id, 'session_closed', format('session %s is closed', t.session_id));
+		RETURN;
+	END IF;
 	IF t.session_id IS NULL THEN
 		INSERT INTO boocoder.sessions (project_id, title, owner)
 		VALUES (t.project_id, left(t.input, 80), t.submitted_by) RETURNING id INTO t.session_id;
@@ -73,8 +77,8 @@ BEGIN
 		SELECT * INTO worktree FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL;
 		IF worktree.status = 'removing' THEN
 			RETURN;
-		ELSIF worktree.id IS NOT NULL AND NOT boocoder._below(worktree.path, host ->> 'worktree_root') THEN
-			-- from a dump: the directory belongs to another database, or the root was moved
+		ELSIF worktree.origin <> host ->> 'origin' THEN
+			-- from a dump: the directory belongs to another database
 			UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = now() WHERE w.id = worktree.id;
 			worktree := NULL;
 		END IF;
@@ -84,9 +88,9 @@ BEGIN
 		RETURNING id INTO t.chat_id;
 	END IF;
 	IF worktree.id IS NULL THEN
-		INSERT INTO boocoder.worktrees (session_id, project_id, path, branch)
+		INSERT INTO boocoder.worktrees (session_id, project_id, path, branch, origin)
 		VALUES (t.session_id, t.project_id, (host ->> 'worktree_root') || '/worktrees/s' || t.session_id,
-				'boocoder/' || t.session_id)
+				'boocoder/' || t.session_id, host ->> 'origin')
 		RETURNING * INTO worktree;
 	END IF;
 	-- A retry asks the same question; it is in the chat already.

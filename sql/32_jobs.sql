@@ -49,8 +49,8 @@ COMMENT ON FUNCTION boocoder._make_jobs() IS 'turns decisions that nobody acted 
 CREATE FUNCTION boocoder._job_order(j boocoder.jobs, host jsonb) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT jsonb_build_object(
-			'role', j.kind, 'resume', j.resumed, 'root', host -> 'worktree_root', 'delete_branch', true,
-			'home', (host ->> 'worktree_root') || '/homes/s' || w.session_id,
+			'role', j.kind, 'resume', j.resumed, 'root', boocoder._root(w.path), 'delete_branch', true,
+			'home', boocoder._root(w.path) || '/homes/s' || w.session_id,
 			'base_commit', (SELECT min(c.base_commit) FROM boocoder.pending_changes c WHERE c.job_id = j.id),
 			'project', jsonb_build_object('id', p.id, 'path', p.path),
 			'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,

@@ -27,6 +27,9 @@ BEGIN
 		UPDATE boocoder.jobs j SET state = 'failed', error = 'belongs to the original of this database', ended_at = now()
 		 WHERE j.state IN ('queued', 'running');
 		UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = now() WHERE w.deleted_at IS NULL;
+	ELSIF home.database IS NOT NULL THEN
+		UPDATE boocoder.worktrees w SET origin = boocoder._host() ->> 'origin'
+		 WHERE w.origin = home.system_identifier || '-' || home.database;
 	END IF;
 	DELETE FROM boocoder.home;
 	INSERT INTO boocoder.home VALUES (here.system_identifier, here.database);
@@ -322,8 +325,13 @@ BEGIN
 	INSERT INTO boocoder.pending_changes (session_id, task_id, worktree_id, agent, path, old_path, kind, diff,
 		base_commit, additions, deletions)
 	SELECT t.session_id, t.id, w.id, t.agent, c ->> 'path', c ->> 'old_path', c ->> 'kind', c ->> 'diff',
-		   coalesce(w.diff_base, w.base_commit), (c ->> 'additions')::integer, (c ->> 'deletions')::integer
-	  FROM jsonb_array_elements(diff -> 'changes') WITH ORDINALITY AS x (c, n) ORDER BY n;
+		   coalesce(diff ->> 'base', w.diff_base, w.base_commit), (c ->> 'additions')::integer, (c ->> 'deletions')::integer
+	  FROM jsonb_array_elements(diff -> 'changes') WITH ORDINALITY AS x (c, n)
+		   -- What was applied while the agent worked is in its diff still, but needs no second decision.
+	 WHERE NOT EXISTS (SELECT 1 FROM boocoder.pending_changes a
+						WHERE a.session_id = t.session_id AND a.status = 'applied' AND a.decided_at >= t.started_at
+						  AND a.path = c ->> 'path' AND a.diff = c ->> 'diff')
+	 ORDER BY n;
 	UPDATE boocoder.worktrees x SET snapshot_tree = diff ->> 'tree' WHERE x.id = w.id;
 END
 $$;

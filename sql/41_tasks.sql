@@ -66,13 +66,16 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	t boocoder.tasks := boocoder._task(task);
 BEGIN
-	UPDATE boocoder.tasks x SET state = 'cancelled' WHERE x.id = t.id AND x.state = 'pending';
-	IF FOUND THEN
-		RETURN true;
+	-- The state is looked at under the lock: a task that is being claimed or repeated just now is neither missed nor lost.
+	SELECT * INTO t FROM boocoder.tasks x WHERE x.id = task FOR NO KEY UPDATE;
+	IF t.state = 'pending' THEN
+		UPDATE boocoder.tasks x SET state = 'cancelled' WHERE x.id = t.id;
+	ELSIF t.state IN ('running', 'blocked') THEN
+		UPDATE boocoder.tasks x SET cancel_requested_at = coalesce(x.cancel_requested_at, now()) WHERE x.id = t.id;
+	ELSE
+		RETURN false;
 	END IF;
-	UPDATE boocoder.tasks x SET cancel_requested_at = coalesce(x.cancel_requested_at, now())
-	 WHERE x.id = t.id AND x.state IN ('running', 'blocked');
-	RETURN FOUND;
+	RETURN true;
 END
 $$;
 COMMENT ON FUNCTION boocoder.cancel(bigint) IS

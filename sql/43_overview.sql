@@ -50,15 +50,17 @@ CREATE FUNCTION boocoder._status()
 RETURNS TABLE (dispatcher_pid integer, started_at timestamptz, pending bigint, running bigint, blocked bigint,
 	oldest_pending interval, jobs bigint, spare_runners integer, last_seq bigint, last_error text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT w.dispatcher_pid, w.started_at,
-		   count(*) FILTER (WHERE t.state = 'pending'), count(*) FILTER (WHERE t.state = 'running'),
-		   count(*) FILTER (WHERE t.state = 'blocked'),
-		   now() - min(coalesce(t.run_at, t.created_at)) FILTER (WHERE t.state = 'pending' AND coalesce(t.run_at, t.created_at) <= now()),
+	SELECT w.dispatcher_pid, w.started_at, ready.n + scheduled.n, open.running, open.blocked,
+		   now() - least(ready.oldest, scheduled.oldest),
 		   (SELECT count(*) FROM boocoder.jobs j WHERE j.state IN ('queued', 'running')),
 		   w.spare_runners, w.last_seq, w.last_error
-	  FROM boocoder._worker_status() w
-	  LEFT JOIN boocoder.tasks t ON t.state IN ('pending', 'running', 'blocked')
-	 GROUP BY w.dispatcher_pid, w.started_at, w.spare_runners, w.last_seq, w.last_error
+	  FROM boocoder._worker_status() w,
+		   (SELECT count(*) AS n, min(t.created_at) AS oldest FROM boocoder.tasks t
+			 WHERE t.state = 'pending' AND t.run_at IS NULL) ready,
+		   (SELECT count(*) AS n, min(t.run_at) FILTER (WHERE t.run_at <= now()) AS oldest FROM boocoder.tasks t
+			 WHERE t.state = 'pending' AND t.run_at IS NOT NULL) scheduled,
+		   (SELECT count(*) FILTER (WHERE t.state = 'running') AS running, count(*) FILTER (WHERE t.state = 'blocked') AS blocked
+			  FROM boocoder.tasks t WHERE t.state IN ('running', 'blocked')) open
 $$;
 COMMENT ON FUNCTION boocoder._status() IS 'the row of the view status';
 CREATE VIEW boocoder.status AS SELECT * FROM boocoder._status();

@@ -87,6 +87,7 @@ fi
 
 # ---- the SQL surface ----
 
+# No preload: the tests play the dispatcher themselves.
 regress()
 {
 	local code=0
@@ -96,7 +97,6 @@ regress()
 listen_addresses = ''
 unix_socket_directories = '$work'
 fsync = off
-shared_preload_libraries = 'boocoder'
 boocoder.worktree_root = '$work/regress-worktrees'
 CONF
 	as_user pg_ctl -D "$server_data" -l "$work/log/regress-server" -w start > /dev/null

@@ -178,6 +178,7 @@ bc_sql_host(PG_FUNCTION_ARGS)
 	initStringInfo(&json);
 	appendStringInfoChar(&json, '{');
 	add_text(&json, "system_identifier", psprintf(UINT64_FORMAT, GetSystemIdentifier()));
+	add_text(&json, "origin", psprintf(UINT64_FORMAT "-%u", GetSystemIdentifier(), MyDatabaseId));
 	add_text(&json, "worktree_root", bc_host_worktree_root());
 	key(&json, "forbidden");
 	bc_host_forbidden(&json);

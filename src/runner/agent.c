@@ -622,6 +622,8 @@ bc_agent_run(const json_t *the_order)
 
 	if (prepare() && start_program())
 	{
+		/* What came together with the order has been read, so poll() will not tell of it. */
+		read_dispatcher();
 		while (program_runs() && !dispatcher_gone)
 			serve();
 		if (dispatcher_gone)

@@ -265,7 +265,8 @@ bc_git_diff(const json_t *order)
 		failure = bc_git_save(project, ref, &tree, parents, 1, "boocoder: snapshot of a turn\n",
 							  hex);
 		git_oid_tostr(hex, sizeof(hex), &tree);
-		result = json_pack("{s:b, s:s, s:O}", "ok", 1, "tree", hex, "changes", changes);
+		result = json_pack("{s:b, s:s, s:s, s:O}", "ok", 1, "base", base, "tree", hex,
+						   "changes", changes);
 		free(name);
 		free(ref);
 	}

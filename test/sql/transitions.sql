@@ -60,7 +60,7 @@ RESET ROLE;
 
 -- Every move of a change.
 TRUNCATE pg_temp.moves;
-INSERT INTO boocoder.worktrees (project_id, path, branch, status) VALUES (1, '/w', 'b', 'active');
+INSERT INTO boocoder.worktrees (project_id, path, branch, origin, status) VALUES (1, '/w', 'b', 'o', 'active');
 INSERT INTO boocoder.pending_changes (task_id, worktree_id, path, kind, diff, status)
 SELECT 1, 1, s, 'add', '', s FROM unnest('{pending,applying,applied,conflict,rejected,superseded}'::text[]) s;
 CREATE FUNCTION pg_temp.change_moves() RETURNS void LANGUAGE plpgsql AS $$

@@ -119,7 +119,8 @@ sub new_node
 	my $node = PostgreSQL::Test::Cluster->new($name);
 	my $root = worktree_root($node);
 
-	$node->init(%{ $option{init} // {} });
+	# Not what the environment happens to say: boocoder wants UTF8.
+	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ], %{ $option{init} // {} });
 	$node->append_conf('postgresql.conf', <<"CONF");
 max_connections = 40
 restart_after_crash = on
