@@ -160,7 +160,13 @@ bc_git_remove(const json_t *order)
 	if (failure == NULL && home != NULL)
 		failure = remove_tree(home, root);
 	if (failure == NULL)
+	{
+		int			lock = bc_git_lock(project);
+
 		forget(order, project, name);
+		if (lock >= 0)
+			close(lock);
+	}
 	git_repository_free(project);
 	if (failure == NULL)
 		failure = json_pack("{s:b, s:s?}", "ok", 1, "archived", ref);

@@ -4,11 +4,13 @@
  *	  Opening repositories, and other things the git roles share.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -126,6 +128,21 @@ bc_git_open_project(const char *path, git_repository **repo)
 	return failure;
 }
 
+int
+bc_git_lock(git_repository *repo)
+{
+	int			fd = open(git_repository_commondir(repo), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	while (fd >= 0 && flock(fd, LOCK_EX) < 0)
+	{
+		if (errno == EINTR)
+			continue;
+		close(fd);				/* a file system without locks */
+		return -1;
+	}
+	return fd;
+}
+
 char *
 bc_git_worktree_name(const char *path)
 {
@@ -209,6 +226,7 @@ bc_git_save(git_repository *repo, const char *ref, const git_oid *tree,
 	git_oid		oid;
 	size_t		n = 0;
 	int			error = git_tree_lookup(&object, repo, tree);
+	int			lock = bc_git_lock(repo);
 
 	for (size_t i = 0; error == 0 && i < nparents && i < 2; i++)
 		if (parents[i] != NULL)
@@ -224,6 +242,8 @@ bc_git_save(git_repository *repo, const char *ref, const git_oid *tree,
 	git_tree_free(object);
 	git_commit_free((git_commit *) commits[0]);
 	git_commit_free((git_commit *) commits[1]);
+	if (lock >= 0)
+		close(lock);
 	if (error < 0)
 		return bc_git_fail("git_error", NULL, "could not save to \"%s\"", ref);
 	git_oid_tostr(hex, GIT_OID_HEXSZ + 1, &oid);

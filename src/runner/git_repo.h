@@ -33,6 +33,13 @@ extern json_t *bc_git_open_project(const char *path, git_repository **repo);
 extern json_t *bc_git_open_worktree(const json_t *order, git_repository *project,
 									git_repository **repo);
 
+/*
+ * Waits until no other runner changes refs or worktrees of the repository; the
+ * descriptor to close when done, or -1.  libgit2 itself does not expect two
+ * processes to make worktrees of one repository at the same time.
+ */
+extern int	bc_git_lock(git_repository *repo);
+
 /* Name of the worktree's administrative entry and of its refs; the caller frees. */
 extern char *bc_git_worktree_name(const char *path);
 

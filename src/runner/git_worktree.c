@@ -164,6 +164,7 @@ make(git_repository *project, const json_t *order, const char *name, const char 
 	git_reference *branch = NULL;
 	git_worktree *worktree = NULL;
 	json_t	   *failure = make_parent(path);
+	int			lock = bc_git_lock(project);
 
 	if (failure == NULL)
 		failure = clear_remains(project, name, path);
@@ -177,6 +178,8 @@ make(git_repository *project, const json_t *order, const char *name, const char 
 	git_worktree_free(worktree);
 	git_reference_free(branch);
 	git_commit_free(base);
+	if (lock >= 0)
+		close(lock);
 	return failure;
 }
 

@@ -118,7 +118,6 @@ CONF
 	$task = $start->($forever);
 	$dispatcher = dispatcher_pid($node);
 	my @runners = runner_pids($dispatcher);
-	my $terminated = now();
 	sql($node, "SELECT pg_terminate_backend($dispatcher)");
 	ok(until_true(sub { my $p = dispatcher_pid($node); $p ne '' && $p ne $dispatcher }, 2),
 		'pg_terminate_backend: the dispatcher is back in 2 s');
