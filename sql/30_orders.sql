@@ -1,41 +1,26 @@
 -- SPDX-License-Identifier: PostgreSQL
 -- Orders: what a runner is told.  doc/protocol.md describes their fields.
 
-CREATE FUNCTION boocoder._provider_for(task boocoder.tasks, project boocoder.projects, host jsonb) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT coalesce(nullif(task.agent, ''), nullif(project.default_agent, ''),
-					nullif(host ->> 'default_agent', ''), 'boocode')
-$$;
-COMMENT ON FUNCTION boocoder._provider_for(boocoder.tasks, boocoder.projects, jsonb) IS
-	'the agent of a task: its own, the project''s, the server''s, the built-in one';
-
 CREATE FUNCTION boocoder._root(worktree_path text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT regexp_replace(worktree_path, '/worktrees/[^/]+$', '')
 $$;
 COMMENT ON FUNCTION boocoder._root(text) IS 'the root below which a worktree lies, also when boocoder.worktree_root was changed since';
 
-CREATE FUNCTION boocoder._orders(task_id bigint, host jsonb,
-	OUT worktree jsonb, OUT agent jsonb, OUT diff jsonb) RETURNS record
+-- The rows are given, not looked up: the claim has them, and every microsecond of it is latency.
+CREATE FUNCTION boocoder._orders(t boocoder.tasks, p boocoder.projects, w boocoder.worktrees, provider boocoder.providers,
+	host jsonb, OUT worktree jsonb, OUT agent jsonb, OUT diff jsonb) RETURNS record
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	t boocoder.tasks;
-	p boocoder.projects;
-	w boocoder.worktrees;
-	provider boocoder.providers;
 	repository jsonb;
+	root text := boocoder._root(w.path);
 BEGIN
-	SELECT * INTO STRICT t FROM boocoder.tasks x WHERE x.id = task_id;
-	SELECT * INTO STRICT p FROM boocoder.projects x WHERE x.id = t.project_id;
-	SELECT * INTO STRICT w FROM boocoder.worktrees x WHERE x.session_id = t.session_id AND x.deleted_at IS NULL;
-	SELECT * INTO STRICT provider FROM boocoder.providers x WHERE x.name = t.agent;
-
 	repository := jsonb_build_object('id', p.id, 'path', p.path);
 	worktree := jsonb_build_object(
 		'role', 'worktree', 'project', repository,
 		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,
 			'base_ref', p.base_branch, 'base_commit', w.base_commit, 'admin_dir', w.admin_dir),
-		'root', boocoder._root(w.path), 'forbidden', host -> 'forbidden');
+		'root', root, 'forbidden', host -> 'forbidden');
 	agent := jsonb_build_object(
 		'role', 'agent', 'task_id', t.id, 'transport', provider.transport,
 		'command', to_jsonb(provider.command), 'env', provider.env, 'cwd', w.path,
@@ -45,7 +30,7 @@ BEGIN
 		'setup_timeout_ms', host -> 'setup_timeout_ms',
 		'permission_policy', provider.permission_policy,
 		'sandbox', (host -> 'sandbox') || jsonb_build_object('home',
-			boocoder._root(w.path) || '/homes/s' || t.session_id),
+			root || '/homes/s' || t.session_id),
 		'limits', (host -> 'limits') || CASE WHEN t.timeout IS NULL THEN '{}' ELSE
 			jsonb_build_object('timeout_ms', ceil(extract(epoch FROM t.timeout) * 1000)::bigint) END);
 	diff := jsonb_build_object(
@@ -55,4 +40,4 @@ BEGIN
 		'max_bytes', host -> 'max_diff_bytes');
 END
 $$;
-COMMENT ON FUNCTION boocoder._orders(bigint, jsonb) IS 'the three orders of a claimed task';
+COMMENT ON FUNCTION boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, jsonb) IS 'the three orders of a claimed task';

@@ -58,7 +58,7 @@ DECLARE
 	orders record;
 BEGIN
 	SELECT * INTO STRICT project FROM boocoder.projects p WHERE p.id = t.project_id;
-	agent_name := boocoder._provider_for(t, project, host);
+	agent_name := coalesce(nullif(t.agent, ''), nullif(project.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode');
 	SELECT * INTO provider FROM boocoder.providers p WHERE p.name = agent_name;
 	obstacle := boocoder._obstacle(t.submitted_by, project, agent_name, provider, host);
 	IF obstacle IS NOT NULL THEN
@@ -108,9 +108,9 @@ BEGIN
 	   SET state = 'running', agent = agent_name, session_id = t.session_id, chat_id = t.chat_id,
 		   model = coalesce(t.model, project.default_model, provider.default_model, nullif(host ->> 'default_model', '')),
 		   message_id = the_message, fence = _claim.fence, started_at = clock_timestamp(), ended_at = NULL
-	 WHERE x.id = t.id;
+	 WHERE x.id = t.id RETURNING x.* INTO t;
 
-	orders := boocoder._orders(t.id, host);
+	orders := boocoder._orders(t, project, worktree, provider, host);
 	diff := orders.diff;
 	IF worktree.status = 'active' THEN
 		agent := orders.agent;

@@ -221,7 +221,11 @@ BEGIN
 	IF t.cancel_requested_at IS NOT NULL THEN
 		RETURN;
 	END IF;
-	RETURN QUERY SELECT o.agent, o.diff FROM boocoder._orders(t.id, boocoder._host()) o;
+	RETURN QUERY
+	SELECT o.agent, o.diff
+	  FROM boocoder.projects p, boocoder.worktrees w, boocoder.providers v,
+		   boocoder._orders(t, p, w, v, boocoder._host()) o
+	 WHERE p.id = t.project_id AND w.session_id = t.session_id AND w.deleted_at IS NULL AND v.name = t.agent;
 END
 $$;
 COMMENT ON FUNCTION boocoder._prepared(bigint, bigint, jsonb) IS

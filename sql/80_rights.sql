@@ -54,8 +54,8 @@ GRANT UPDATE ON boocoder.tasks, boocoder.messages, boocoder.worktrees, boocoder.
 	TO boocoder_worker;
 GRANT USAGE ON SEQUENCE boocoder.fence_seq TO boocoder_worker;
 GRANT INSERT, DELETE ON boocoder.home TO boocoder_worker;
-GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(), boocoder._provider_for(boocoder.tasks, boocoder.projects, jsonb),
-	boocoder._orders(bigint, jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
+GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
+	boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
 	boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
 	boocoder._candidate(bigint[], bigint[], bigint[]), boocoder._make_jobs(), boocoder._job_order(boocoder.jobs, jsonb),
 	boocoder._job_done(bigint, jsonb), boocoder._start(integer), boocoder._reconcile(),

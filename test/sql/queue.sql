@@ -24,7 +24,9 @@ SELECT id, session_id, status, branch, path LIKE '%/s' || session_id AS path FRO
 
 -- The orders.
 RESET ROLE;
-CREATE TABLE pg_temp.orders AS SELECT * FROM boocoder._orders(5, boocoder._host());
+CREATE TABLE pg_temp.orders AS SELECT o.* FROM boocoder.tasks t, boocoder.projects p, boocoder.worktrees w, boocoder.providers v,
+	boocoder._orders(t, p, w, v, boocoder._host()) o
+ WHERE t.id = 5 AND p.id = t.project_id AND w.session_id = t.session_id AND w.deleted_at IS NULL AND v.name = t.agent;
 SELECT jsonb_pretty(worktree - 'root' - 'forbidden' #- '{worktree,path}') FROM pg_temp.orders;
 SELECT jsonb_pretty(agent - 'cwd' - 'sandbox') FROM pg_temp.orders;
 SELECT jsonb_pretty(diff #- '{worktree,path}') FROM pg_temp.orders;
