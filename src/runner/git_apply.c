@@ -1,454 +1,568 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * git_apply.c
- *	  Role "apply": changes go into the project's checkout, all of them or none.
+ *	  Role "apply": changes go into the project's checkout, all or none.
  *
- * Everything is computed among objects first: what the changes make of their
- * base, and, where the checkout is not that base, a merge of the two, file by
- * file.  A file may be overwritten only when it is what HEAD has, or what was
- * applied before and is not committed yet; anything else is a person's work and
- * a conflict.  Neither HEAD nor the index changes.
- *
- * A run that was killed while it wrote is simply repeated: a file that is what
- * it should become needs nothing more.
+ * Everything is computed in memory first: each patch on the file as HEAD has
+ * it, or as diff_base has it (what boocoder applied before and nobody has
+ * committed yet).  The checkout's file must be the one the patch was computed
+ * on; anything else is somebody's work and a conflict.  HEAD and index are left
+ * alone.
  */
-#include <stdio.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <unistd.h>
 
-#include "runner/buf.h"
-#include "runner/checkout.h"
-#include "runner/dotgit.h"
+#include "runner/git_found.h"
+#include "runner/git_place.h"
+#include "runner/git_plan.h"
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
-#include "runner/text.h"
+#include "runner/git_text.h"
+#include "runner/git_write.h"
 
-typedef struct Apply
+/* One change of the order. */
+typedef struct Change
 {
-	const json_t *order;
+	json_t	   *id;				/* borrowed */
+	char	   *path;
+	char	   *old_path;		/* NULL: not given */
+	BcPatch		patch;
+	BcPlan		plan;			/* the accepted one */
+} Change;
+
+typedef struct Job
+{
+	/* Order, borrowed */
+	const char *project;
+	const char *path;
+	const char *diff_base;		/* NULL: none */
+	json_t	   *orders;			/* changes */
+	bool		resume;
+	char		id[64];
+
+	/* Handles */
 	git_repository *repo;
 	git_tree   *head;
-	git_tree   *base;			/* what the diffs were made against */
-	git_tree   *applied;		/* the worktree's diff base now: what was applied before */
-	git_diff   *diff;			/* all changes */
-	git_index  *wanted;			/* the base with the changes */
+	git_tree   *base;			/* of diff_base; NULL: none */
+	git_oid		base_oid;
+	int			root;			/* the checkout */
+	bool		file_mode;
+
+	/* Work */
+	Change	   *changes;
+	size_t		nchanges;
+	BcWrite    *writes;
+	BcBytes    *forms;			/* contents of the writes */
+	size_t	   *owners;			/* number of the change of each write */
+	size_t		nwrites;
 	json_t	   *conflicts;
-} Apply;
+} Job;
 
 static void
-conflict(Apply *a, const json_t *change, const char *hunk, const char *message)
+conflict(Job *job, const Change *change, const char *path, const BcHunk *hunk, const char *format,
+		 const char *why)
 {
-	json_array_append_new(a->conflicts,
-						  json_pack("{s:O, s:O, s:s?, s:s}", "id", json_object_get(change, "id"),
-									"path", json_object_get(change, "path"), "hunk", hunk,
-									"message", message));
+	char		text[PATH_MAX + 256];
+
+	snprintf(text, sizeof(text), format, path, why);
+	json_array_append_new(job->conflicts,
+						  json_pack("{s:O, s:o, s:o?, s:o}", "id", change->id,
+									"path", bc_git_path_json(path),
+									"hunk", hunk == NULL ? NULL :
+									json_stringn(hunk->header.text, hunk->header.length),
+									"message", bc_git_string_json(text)));
 }
 
-static json_t *
-conflict_result(const Apply *a)
-{
-	return json_pack("{s:b, s:s, s:s, s:O}", "ok", 0, "reason", "conflict",
-					 "message", "the changes do not fit the checkout; nothing was touched",
-					 "conflicts", a->conflicts);
-}
-
-static const char *
-change_text(const json_t *change)
-{
-	const char *text = json_string_value(json_object_get(change, "diff"));
-
-	return text != NULL ? text : "";
-}
-
-/* A diff that was read from text leaves out the side that does not exist. */
-static const char *
-old_path(const git_diff_delta *delta)
-{
-	const char *path = delta->old_file.path != NULL ? delta->old_file.path : delta->new_file.path;
-
-	return path != NULL ? path : "";
-}
-
-static const char *
-new_path(const git_diff_delta *delta)
-{
-	return delta->new_file.path != NULL ? delta->new_file.path : old_path(delta);
-}
-
-/* Is that path one that the change says it is about? */
 static bool
-is_named(const json_t *change, const char *path)
+unsafe(const char *path, const char *why, BcGitProblem *problem)
 {
-	const char *now = json_string_value(json_object_get(change, "path"));
-	const char *before = json_string_value(json_object_get(change, "old_path"));
-	BcBuf		clean = BC_BUF_INIT;
-	bool		named;
-
-	/* names that are not text are shown with replacement characters */
-	bc_text_clean(&clean, path, strlen(path));
-	named = (now != NULL && strcmp(now, clean.data) == 0) ||
-		(before != NULL && strcmp(before, clean.data) == 0);
-	bc_buf_free(&clean);
-	return named;
+	bc_git_problem(problem, BC_GIT_UNSAFE_PATH, "the path \"%s\" is refused: %s", path, why);
+	return bc_git_problem_hint(problem, "Nothing was changed.  Reject this change.");
 }
 
-/* All changes as one diff; each is read by itself first, so that it can be named. */
-static json_t *
-read_changes(Apply *a)
+static bool
+check_path(const char *path, BcGitProblem *problem)
 {
-	BcBuf		all = BC_BUF_INIT;
-	json_t	   *changes = json_object_get(a->order, "changes");
-	json_t	   *failure = NULL;
-	size_t		index;
-	json_t	   *change;
+	const char *why = bc_git_path_unsafe(path);
 
-	json_array_foreach(changes, index, change)
+	return why == NULL || unsafe(path, why, problem);
+}
+
+/* The patch touches the change's paths and no others. */
+static bool
+check_patch(const Change *change, BcGitProblem *problem)
+{
+	for (size_t i = 0; i < change->patch.nfiles; i++)
 	{
-		const char *text = change_text(change);
-		git_diff   *diff = NULL;
+		const BcFilePatch *file = &change->patch.files[i];
+		const char *last = strrchr(file->new_path, '/');
 
-		if (git_diff_from_buffer(&diff, text, strlen(text)) < 0)
-			failure = bc_git_fail("conflict", NULL, "the diff of \"%s\" can't be read",
-								  json_string_value(json_object_get(change, "path")));
-		for (size_t i = 0; failure == NULL && i < git_diff_num_deltas(diff); i++)
+		if (!check_path(file->new_path, problem) || !check_path(file->old_path, problem))
+			return false;
+		if (strcmp(file->new_path, change->path) != 0 ||
+			(strcmp(file->old_path, file->new_path) != 0 &&
+			 (change->old_path == NULL || strcmp(file->old_path, change->old_path) != 0)))
+			return unsafe(file->new_path, "the patch is not for the file of its row", problem);
+		last = last == NULL ? file->new_path : last + 1;
+		if (file->new_mode == GIT_FILEMODE_LINK && strcasecmp(last, ".gitmodules") == 0)
+			return unsafe(file->new_path, "git reads through this file", problem);
+	}
+	return true;
+}
+
+static bool
+read_change(Job *job, json_t *order, Change *change, BcGitProblem *problem)
+{
+	const char *path;
+	const char *diff;
+	size_t		length;
+	json_t	   *old_path = NULL;
+	const char *why;
+
+	if (!bc_git_order(order, problem, "{s:o, s:s, s?o, s:s%}", "id", &change->id, "path", &path,
+					  "old_path", &old_path, "diff", &diff, &length))
+		return false;
+	change->path = bc_git_path_from_json(path);
+	if (json_is_string(old_path))
+		change->old_path = bc_git_path_from_json(json_string_value(old_path));
+	if (change->path == NULL || (json_is_string(old_path) && change->old_path == NULL))
+		return unsafe(path, "its quotes are wrong", problem);
+	if (!check_path(change->path, problem) ||
+		(change->old_path != NULL && !check_path(change->old_path, problem)))
+		return false;
+	why = bc_git_patch_read(diff, length, &change->patch);
+	if (why != NULL)
+	{
+		conflict(job, change, change->path, NULL, "the patch for \"%s\" cannot be read: %s", why);
+		return true;
+	}
+	return check_patch(change, problem);
+}
+
+/* Does some change of the order take the file "path" (or one below it) away? */
+static bool
+goes_away(const Job *job, const char *path, bool below)
+{
+	size_t		length = strlen(path);
+
+	for (size_t i = 0; i < job->nchanges; i++)
+	{
+		const BcPatch *patch = &job->changes[i].patch;
+
+		for (size_t f = 0; f < patch->nfiles; f++)
 		{
-			const git_diff_delta *delta = git_diff_get_delta(diff, i);
+			const BcFilePatch *file = &patch->files[f];
 
-			if (bc_git_path_unsafe(old_path(delta)) != NULL ||
-				bc_git_path_unsafe(new_path(delta)) != NULL ||
-				!is_named(change, old_path(delta)) || !is_named(change, new_path(delta)))
-				failure = bc_git_fail("unsafe_path", NULL,
-									  "the diff names \"%s\", where nothing may be written",
-									  new_path(delta));
-			else if (delta->new_file.mode == GIT_FILEMODE_COMMIT ||
-					 delta->old_file.mode == GIT_FILEMODE_COMMIT)
-				failure = bc_git_fail("unsafe_path", NULL, "the diff changes the submodule \"%s\"",
-									  new_path(delta));
+			if (!file->is_delete && !file->is_rename)
+				continue;
+			if (below ? strncmp(file->old_path, path, length) == 0 &&
+				file->old_path[length] == '/' : strcmp(file->old_path, path) == 0)
+				return true;
 		}
-		git_diff_free(diff);
-		if (failure != NULL)
-			break;
-		bc_buf_str(&all, text);
 	}
-	if (failure == NULL && git_diff_from_buffer(&a->diff, all.data != NULL ? all.data : "",
-												all.len) < 0)
-		failure = bc_git_fail("conflict", NULL, "the diffs can't be read");
-	bc_buf_free(&all);
-	return failure;
+	return false;
 }
 
-/* The change of the order that a path of the diff belongs to. */
-static const json_t *
-change_of(const Apply *a, const char *path)
+/* What a path holds, seen with those files gone that the order takes away. */
+static void
+look(const Job *job, const char *path, BcFound *found)
 {
-	json_t	   *changes = json_object_get(a->order, "changes");
-	size_t		index;
-	json_t	   *change;
+	bc_git_found(job->repo, job->root, path, found);
+	if (((found->kind == BC_FOUND_LINKED || found->kind == BC_FOUND_BLOCKED) &&
+		 goes_away(job, found->blocker, false)) ||
+		(found->kind == BC_FOUND_DIR && goes_away(job, path, true)))
+		found->kind = BC_FOUND_NOTHING;
+}
 
-	json_array_foreach(changes, index, change)
+typedef enum Fit
+{
+	FIT_TO_DO,					/* some files are still to be written */
+	FIT_HUNK,					/* the checkout is right, but the patch does not fit */
+	FIT_DIRTY					/* plan->path is not what the patch was computed on */
+} Fit;
+
+static Fit
+fits(const Job *job, BcPlan *plan, const BcFound *found)
+{
+	for (size_t i = 0; i < plan->nfiles; i++)
 	{
-		if (is_named(change, path))
-			return change;
-	}
-	return json_array_get(changes, 0);
-}
+		const BcPlanFile *file = &plan->files[i];
 
-static bool
-same(const BcEntry *a, const BcEntry *b)
-{
-	return a->mode == b->mode && (a->mode == 0 || git_oid_equal(&a->id, &b->id));
+		if (bc_git_found_is(&found[i], &file->before, job->file_mode))
+			continue;
+		if (job->resume && plan->why == NULL &&
+			bc_git_found_is(&found[i], &file->after, job->file_mode))
+			continue;
+		plan->path = file->path;
+		return FIT_DIRTY;
+	}
+	return plan->why == NULL ? FIT_TO_DO : FIT_HUNK;
 }
 
 static void
-entry_of_tree(git_tree *tree, const char *path, BcEntry *entry)
+report_dirty(Job *job, const Change *change, const BcPlanFile *file, const BcFound *found)
 {
-	git_tree_entry *found = NULL;
+	const char *filter = NULL;
+	const char *format = "\"%s\" has changes in the checkout that are not committed: "
+		"commit, stash or undo them";
 
-	memset(entry, 0, sizeof(*entry));
-	if (tree == NULL || git_tree_entry_bypath(&found, tree, path) < 0)
-		return;
-	if (git_tree_entry_type(found) == GIT_OBJECT_BLOB)
+	switch (found->kind)
 	{
-		entry->id = *git_tree_entry_id(found);
-		entry->mode = git_tree_entry_filemode(found);
-	}
-	git_tree_entry_free(found);
-}
-
-static void
-entry_of_index(git_index *index, const char *path, BcEntry *entry)
-{
-	const git_index_entry *found = git_index_get_bypath(index, path, 0);
-
-	memset(entry, 0, sizeof(*entry));
-	if (found != NULL)
-	{
-		entry->id = found->id;
-		entry->mode = (git_filemode_t) found->mode;
-	}
-}
-
-/* Calls "visit" for every path that the diff touches. */
-static json_t *
-each_path(Apply *a, json_t *(*visit) (Apply *a, const char *path))
-{
-	json_t	   *failure = NULL;
-
-	for (size_t i = 0; failure == NULL && i < git_diff_num_deltas(a->diff); i++)
-	{
-		const git_diff_delta *delta = git_diff_get_delta(a->diff, i);
-
-		failure = visit(a, new_path(delta));
-		if (failure == NULL && strcmp(old_path(delta), new_path(delta)) != 0)
-			failure = visit(a, old_path(delta));
-	}
-	return failure;
-}
-
-/* Does the file have that piece of text? */
-static bool
-has_text(git_blob *blob, const BcBuf *text)
-{
-	return blob != NULL && (text->len == 0 ||
-							memmem(git_blob_rawcontent(blob), (size_t) git_blob_rawsize(blob),
-								   text->data, text->len) != NULL);
-}
-
-/* The first hunk of a change whose surroundings the file does not have any more. */
-static void
-find_hunk(Apply *a, const json_t *change, const BcEntry *file, char *header, size_t size)
-{
-	const char *text = change_text(change);
-	git_diff   *diff = NULL;
-	git_patch  *patch = NULL;
-	git_blob   *blob = NULL;
-
-	header[0] = '\0';
-	if (git_blob_lookup(&blob, a->repo, &file->id) < 0 ||
-		git_diff_from_buffer(&diff, text, strlen(text)) < 0 ||
-		git_patch_from_diff(&patch, diff, 0) < 0)
-		patch = NULL;
-	for (size_t i = 0; patch != NULL && i < git_patch_num_hunks(patch); i++)
-	{
-		const git_diff_hunk *hunk;
-		const git_diff_line *line;
-		BcBuf		before = BC_BUF_INIT;
-		size_t		lines;
-		bool		found;
-
-		if (git_patch_get_hunk(&hunk, &lines, patch, i) < 0)
+		case BC_FOUND_NOTHING:
+			format = "\"%s\" is missing in the checkout";
 			break;
-		for (size_t k = 0; k < lines && git_patch_get_line_in_hunk(&line, patch, i, k) == 0; k++)
-			if (line->origin == GIT_DIFF_LINE_CONTEXT || line->origin == GIT_DIFF_LINE_DELETION)
-				bc_buf_add(&before, line->content, line->content_len);
-		found = has_text(blob, &before);
-		bc_buf_free(&before);
-		if (i == 0 || !found)
-			snprintf(header, size, "%.*s", (int) strcspn(hunk->header, "\r\n"), hunk->header);
-		if (!found)
+		case BC_FOUND_DIR:
+			format = "a directory is at \"%s\" in the checkout";
+			break;
+		case BC_FOUND_OTHER:
+			format = "\"%s\" is neither a file nor a symbolic link in the checkout";
+			break;
+		case BC_FOUND_BLOCKED:
+		case BC_FOUND_LINKED:
+			format = "a part of the path \"%s\" is no directory in the checkout";
+			break;
+		case BC_FOUND_ERROR:
+			format = "\"%s\" cannot be read in the checkout";
+			break;
+		case BC_FOUND_FILE:
+			if (file->before.mode == 0)
+				format = "\"%s\" exists in the checkout already, but not in its last commit";
+			else if (git_attr_get(&filter, job->repo, 0, file->path, "filter") == 0 &&
+					 git_attr_value(filter) == GIT_ATTR_VALUE_STRING)
+				format = "\"%s\" is converted by the filter \"%s\", which boocoder does not run: "
+					"it cannot be told whether it was changed";
 			break;
 	}
-	git_patch_free(patch);
-	git_diff_free(diff);
-	git_blob_free(blob);
+	conflict(job, change, file->path, NULL, format, filter);
 }
 
-/* Both the checkout and the change moved on from the base: merges them line by line. */
-static json_t *
-merge(Apply *a, const char *path, const BcEntry *base, const BcEntry *wanted,
-	  const BcEntry *file, BcEntry *outcome)
+static const BcPlanFile *
+file_of(const BcPlan *plan, const char *path, size_t *number)
 {
-	git_merge_file_result merged = {0};
-	git_index_entry sides[3];
-	const BcEntry *entries[3] = {base, file, wanted};
-	json_t	   *failure = NULL;
-
-	memset(sides, 0, sizeof(sides));
-	for (int i = 0; i < 3; i++)
+	for (*number = 0; *number < plan->nfiles; (*number)++)
 	{
-		sides[i].path = path;
-		sides[i].id = entries[i]->id;
-		sides[i].mode = entries[i]->mode;
+		if (strcmp(plan->files[*number].path, path) == 0)
+			return &plan->files[*number];
 	}
-	outcome->mode = 0;
-	if (git_merge_file_from_index(&merged, a->repo, &sides[0], &sides[1], &sides[2], NULL) < 0)
-		failure = bc_git_fail("git_error", NULL, "could not merge \"%s\"", path);
-	else if (merged.automergeable)
-	{
-		outcome->mode = wanted->mode != base->mode ? wanted->mode : file->mode;
-		if (git_blob_create_from_buffer(&outcome->id, a->repo, merged.ptr, merged.len) < 0)
-			failure = bc_git_fail("git_error", NULL, "could not merge \"%s\"", path);
-	}
-	git_merge_file_result_free(&merged);
-	return failure;
+	return NULL;
 }
 
 static bool
-is_file(const BcEntry *entry)
+add_write(Job *job, size_t owner, const BcPlanFile *file, const BcFound *found,
+		  BcGitProblem *problem)
 {
-	return entry->mode == GIT_FILEMODE_BLOB || entry->mode == GIT_FILEMODE_BLOB_EXECUTABLE;
+	BcWrite    *write_;
+
+	if (bc_git_found_is(found, &file->after, job->file_mode) ||
+		(file->before.mode == 0 && file->after.mode == 0))
+		return true;
+	write_ = &job->writes[job->nwrites];
+	*write_ = (BcWrite) {.path = file->path, .mode = file->after.mode};
+	if (file->after.mode != 0)
+	{
+		BcBytes    *form = &job->forms[job->nwrites];
+
+		if (bc_git_found_form(job->repo, file->path, found, &file->before, &file->after, form) != 0)
+			return bc_git_problem_git(problem, "the content of \"%s\" cannot be converted", file->path);
+		write_->data = form->data;
+		write_->length = form->length;
+	}
+	if (found->kind == BC_FOUND_FILE)
+		write_->seen = found->st;
+	job->owners[job->nwrites++] = owner;
+	return true;
 }
 
-/* Finds out what one file is to become, and prepares it. */
-static json_t *
-stage(Apply *a, const char *path)
+/* Computes a change on one tree; accepts it when the checkout agrees. */
+static Fit
+try_tree(Job *job, size_t number, const git_tree *tree, BcPlan *plan, BcFound **found)
 {
-	const json_t *change = change_of(a, path);
-	BcEntry		head;
-	BcEntry		base;
-	BcEntry		applied;
-	BcEntry		wanted;
-	BcEntry		file;
-	BcEntry		outcome;
-	json_t	   *failure = NULL;
-	char		hunk[160];
+	bc_git_plan_make(&job->changes[number].patch, job->repo, tree, plan);
+	*found = calloc(plan->nfiles + 1, sizeof(BcFound));
+	for (size_t i = 0; *found != NULL && i < plan->nfiles; i++)
+		look(job, plan->files[i].path, &(*found)[i]);
+	return fits(job, plan, *found);
+}
 
-	entry_of_tree(a->head, path, &head);
-	entry_of_tree(a->base, path, &base);
-	entry_of_tree(a->applied, path, &applied);
-	entry_of_index(a->wanted, path, &wanted);
-	switch (bc_checkout_look(a->repo, path, &file))
+static void
+drop_try(BcPlan *plan, BcFound *found)
+{
+	for (size_t i = 0; found != NULL && i < plan->nfiles; i++)
+		bc_git_found_free(&found[i]);
+	free(found);
+	bc_git_plan_free(plan);
+}
+
+static bool
+plan_change(Job *job, size_t number, BcGitProblem *problem)
+{
+	Change	   *change = &job->changes[number];
+	BcPlan		plan;
+	BcFound    *found;
+	size_t		at;
+	Fit			fit = try_tree(job, number, job->head, &plan, &found);
+	bool		ok = true;
+
+	if (fit != FIT_TO_DO && job->base != NULL)
 	{
-		case BC_LOOK_OK:
-			break;
-		case BC_LOOK_OBSTACLE:
-			conflict(a, change, NULL, "something that is no file is in the way");
-			return NULL;
-		case BC_LOOK_FAILED:
-			return bc_git_fail("git_error", NULL, "can't read \"%s\" in the checkout", path);
-	}
+		BcPlan		other;
+		BcFound    *other_found;
+		Fit			other_fit = try_tree(job, number, job->base, &other, &other_found);
 
-	if (same(&file, &wanted))
-		return NULL;			/* as it should be: a run that was killed had done it */
-	if (!same(&file, &head) && !(a->applied != NULL && same(&file, &applied)))
-		conflict(a, change, NULL, file.mode == 0 ? "the file was deleted in the checkout" :
-				 head.mode == 0 ? "an untracked file is in the way" :
-				 "the file has uncommitted changes");
-	else if (same(&file, &base))
-		failure = bc_checkout_stage(a->repo, path, &wanted);
-	else if (!is_file(&file) || !is_file(&wanted) || !is_file(&base))
-		conflict(a, change, NULL, "the file has changed since the agent saw it");
+		if (other_fit == FIT_TO_DO || (other_fit == FIT_HUNK && fit == FIT_DIRTY))
+		{
+			drop_try(&plan, found);
+			plan = other;
+			found = other_found;
+			fit = other_fit;
+		}
+		else
+			drop_try(&other, other_found);
+	}
+	for (size_t i = 0; ok && i < plan.nfiles; i++)
+	{
+		if (found[i].kind == BC_FOUND_LINKED)
+			ok = unsafe(plan.files[i].path, "it goes through a symbolic link in the checkout",
+						problem);
+	}
+	if (!ok)
+		;
+	else if (fit == FIT_TO_DO)
+	{
+		for (size_t i = 0; ok && i < plan.nfiles; i++)
+			ok = add_write(job, number, &plan.files[i], &found[i], problem);
+		if (ok)
+		{
+			for (size_t i = 0; i < plan.nfiles; i++)
+				bc_git_found_free(&found[i]);
+			free(found);
+			change->plan = plan;
+			return true;
+		}
+	}
+	else if (fit == FIT_HUNK)
+		conflict(job, change, plan.path, plan.hunk, "the patch for \"%s\" does not fit: %s", plan.why);
 	else
 	{
-		failure = merge(a, path, &base, &wanted, &file, &outcome);
-		if (failure == NULL && outcome.mode == 0)
-		{
-			find_hunk(a, change, &file, hunk, sizeof(hunk));
-			conflict(a, change, hunk[0] != '\0' ? hunk : NULL,
-					 "does not fit: these lines have changed since the agent saw them");
-		}
-		else if (failure == NULL)
-			failure = bc_checkout_stage(a->repo, path, &outcome);
+		const BcPlanFile *file = file_of(&plan, plan.path, &at);
+
+		report_dirty(job, change, file, &found[at]);
 	}
-	return failure;
+	drop_try(&plan, found);
+	return ok;
 }
 
-/* The diff base moves on, so that the next diff holds only new work. */
-static json_t *
-advance_base(Apply *a, char *hex)
+/* No two changes may touch one path, nor add a file below another file. */
+static bool
+check_overlap(Job *job, BcGitProblem *problem)
 {
-	git_index  *index = NULL;
+	for (size_t i = 0; i < job->nwrites; i++)
+	{
+		const BcWrite *a = &job->writes[i];
+		size_t		length = strlen(a->path);
+
+		for (size_t j = 0; j < job->nwrites; j++)
+		{
+			const BcWrite *b = &job->writes[j];
+
+			if (i < j && strcmp(a->path, b->path) == 0)
+				conflict(job, &job->changes[job->owners[j]], b->path, NULL,
+						 "two of the changes are for \"%s\": apply one and run the task again", NULL);
+			if (a->mode != 0 && b->mode != 0 && strncmp(b->path, a->path, length) == 0 &&
+				b->path[length] == '/')
+				return unsafe(b->path, "it goes through a file that the same changes add", problem);
+		}
+	}
+	return true;
+}
+
+static bool
+prepare(Job *job, BcGitProblem *problem)
+{
+	size_t		nfiles = 0;
+
+	job->nchanges = json_array_size(job->orders);
+	job->changes = calloc(job->nchanges + 1, sizeof(Change));
+	if (job->changes == NULL)
+		return bc_git_problem(problem, BC_GIT_GIT_ERROR, "out of memory");
+	for (size_t i = 0; i < job->nchanges; i++)
+	{
+		if (!read_change(job, json_array_get(job->orders, i), &job->changes[i], problem))
+			return false;
+		nfiles += job->changes[i].patch.nfiles * 2;
+	}
+	job->writes = calloc(nfiles + 1, sizeof(BcWrite));
+	job->forms = calloc(nfiles + 1, sizeof(BcBytes));
+	job->owners = calloc(nfiles + 1, sizeof(size_t));
+	if (job->writes == NULL || job->forms == NULL || job->owners == NULL)
+		return bc_git_problem(problem, BC_GIT_GIT_ERROR, "out of memory");
+	if (json_array_size(job->conflicts) > 0)
+		return true;
+	for (size_t i = 0; i < job->nchanges; i++)
+	{
+		if (!plan_change(job, i, problem))
+			return false;
+	}
+	return check_overlap(job, problem);
+}
+
+/*
+ * Moves diff_base.  NULL when the changes do not fit it any more, or it cannot
+ * be written: the files are in place, so the apply itself did not fail.
+ */
+static json_t *
+advance(Job *job)
+{
+	BcPlan	   *plans = calloc(job->nchanges + 1, sizeof(BcPlan));
+	BcGitEntry	entry;
 	git_oid		tree;
-	git_oid		parent;
-	const git_oid *parents[1] = {&parent};
-	json_t	   *failure = NULL;
-	const char *path = bc_git_text(a->order, "worktree", "path");
-	char	   *name;
-	char	   *ref;
+	git_oid		commit;
+	char		ref[128];
+	char		hex[GIT_OID_HEXSZ + 1];
+	bool		fit = plans != NULL && job->base != NULL;
+	BcGitProblem problem;
+	json_t	   *new_base = NULL;
 
-	hex[0] = '\0';
-	if (a->applied == NULL || path == NULL)
-		return NULL;
-	/* Changes of an older base need not fit; then it stays where it is. */
-	if (git_apply_to_tree(&index, a->repo, a->applied, a->diff, NULL) < 0)
-		return NULL;
-	name = bc_git_worktree_name(path);
-	ref = bc_asprintf("refs/boocoder/base/%s", name);
-	(void) git_oid_fromstr(&parent, bc_git_text(a->order, "worktree", "diff_base"));
-	if (git_index_write_tree_to(&tree, index, a->repo) < 0)
-		failure = bc_git_fail("git_error", NULL, "could not move the diff base");
-	else
-		failure = bc_git_save(a->repo, ref, &tree, parents, 1, "boocoder: applied changes\n", hex);
-	git_index_free(index);
-	free(name);
-	free(ref);
-	return failure;
+	for (size_t i = 0; fit && i < job->nchanges; i++)
+	{
+		bc_git_plan_make(&job->changes[i].patch, job->repo, job->base, &plans[i]);
+		fit = plans[i].why == NULL;
+	}
+	if (fit && bc_git_entry_find(job->repo, job->id, job->path, &entry))
+	{
+		bc_git_ref_name(ref, sizeof(ref), "base", entry.key);
+		if (bc_git_plan_tree(plans, job->nchanges, job->repo, job->base, &tree) == 0 &&
+			bc_git_commit_to(job->repo, ref, &tree, &job->base_oid, 1,
+							 "boocoder: applied changes\n", &commit, &problem))
+			new_base = json_string(git_oid_tostr(hex, sizeof(hex), &commit));
+	}
+	for (size_t i = 0; plans != NULL && i < job->nchanges; i++)
+		bc_git_plan_free(&plans[i]);
+	free(plans);
+	return new_base;
+}
+
+static bool
+open_project(Job *job, BcGitProblem *problem)
+{
+	git_object *head = NULL;
+	bool		ok;
+
+	job->repo = bc_git_open(job->project, false, problem);
+	if (job->repo == NULL)
+		return false;
+	if (git_repository_head_unborn(job->repo) == 1)
+		return bc_git_problem(problem, BC_GIT_REPOSITORY_EMPTY,
+							  "the repository \"%s\" has no commit yet", job->project);
+	ok = git_revparse_single(&head, job->repo, "HEAD^{tree}") == 0;
+	if (!ok)
+		return bc_git_problem_git(problem, "the last commit of \"%s\" cannot be read", job->project);
+	job->head = (git_tree *) head;
+	job->file_mode = bc_git_file_mode(job->repo);
+	job->root = open(git_repository_workdir(job->repo), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (job->root < 0)
+		return bc_git_problem_errno(problem, BC_GIT_REPOSITORY_UNREADABLE,
+									"the checkout of \"%s\" cannot be opened", job->project);
+	/* a base that was lost is no reason to refuse: the patches are complete */
+	if (job->diff_base != NULL)
+	{
+		BcGitProblem lost;
+
+		if (!bc_git_commit_tree(job->repo, job->diff_base, &job->base_oid, &job->base, &lost))
+			job->base = NULL;
+	}
+	return true;
 }
 
 static json_t *
-open_trees(Apply *a)
+run(Job *job, BcGitProblem *problem)
 {
-	const char *base = json_string_value(json_object_get(a->order, "base_commit"));
-	const char *applied = bc_git_text(a->order, "worktree", "diff_base");
-	git_reference *head = NULL;
-	git_object *tree = NULL;
-	json_t	   *failure = NULL;
+	char		staging[96];
+	size_t		failed;
+	int			lock;
+	json_t	   *applied;
+	bool		ok;
 
-	if (git_repository_head(&head, a->repo) < 0 ||
-		git_reference_peel(&tree, head, GIT_OBJECT_TREE) < 0)
-		failure = bc_git_fail("git_error", NULL, "could not read HEAD");
-	a->head = (git_tree *) tree;
-	git_reference_free(head);
-	if (failure == NULL)
-		failure = bc_git_tree(a->repo, base != NULL ? base : applied, &a->base);
-	/* What was applied before being unknown only means that less is accepted. */
-	if (failure == NULL && applied != NULL)
-		json_decref(bc_git_tree(a->repo, applied, &a->applied));
-	return failure;
-}
-
-static json_t *
-carry_out(Apply *a)
-{
-	json_t	   *failure = NULL;
-
-	if (git_apply_to_tree(&a->wanted, a->repo, a->base, a->diff, NULL) < 0)
-		failure = bc_git_fail("conflict", NULL, "the diff does not fit the commit it was made for");
-	if (failure == NULL)
-		failure = each_path(a, stage);
-	if (failure == NULL && json_array_size(a->conflicts) > 0)
-		failure = conflict_result(a);
-	if (failure == NULL)
-		failure = bc_checkout_commit();
-	bc_checkout_clear();
-	return failure;
+	if (!open_project(job, problem))
+		return NULL;
+	lock = bc_git_lock(git_repository_commondir(job->repo));
+	if (lock < 0)
+	{
+		bc_git_problem_errno(problem, BC_GIT_REPOSITORY_UNREADABLE, "cannot lock \"%s\"",
+							 job->project);
+		return NULL;
+	}
+	ok = prepare(job, problem);
+	snprintf(staging, sizeof(staging), ".boocoder-apply-%s", job->id);
+	if (ok && json_array_size(job->conflicts) == 0 &&
+		!bc_git_write(job->root, staging, job->writes, job->nwrites, &failed, problem))
+	{
+		ok = false;
+		if (problem->reason == BC_GIT_CONFLICT)
+			conflict(job, &job->changes[job->owners[failed]], job->writes[failed].path, NULL,
+					 "\"%s\" changed in the checkout meanwhile, or something is in its way", NULL);
+	}
+	close(lock);
+	if (ok && json_array_size(job->conflicts) > 0)
+	{
+		ok = bc_git_problem(problem, BC_GIT_CONFLICT,
+							"%zu of %zu changes do not fit the project's checkout; nothing was changed",
+							json_array_size(job->conflicts), job->nchanges);
+	}
+	if (!ok)
+		return NULL;
+	applied = json_array();
+	for (size_t i = 0; i < job->nchanges; i++)
+		json_array_append(applied, job->changes[i].id);
+	return json_pack("{s:b, s:o, s:o?}", "ok", 1, "applied", applied, "diff_base", advance(job));
 }
 
 json_t *
 bc_git_apply(const json_t *order)
 {
-	Apply		a = {0};
-	char		hex[GIT_OID_HEXSZ + 1] = "";
-	json_t	   *failure = bc_git_open_project(bc_git_text(order, "project", "path"), &a.repo);
+	Job			job = {.root = -1, .conflicts = json_array()};
+	BcGitProblem problem = {.message = "out of memory"};
+	json_t	   *base = NULL;
 	json_t	   *result = NULL;
+	int			resume = 0;
+	bool		ok;
 
-	a.order = order;
-	a.conflicts = json_array();
-	if (failure == NULL)
-		failure = open_trees(&a);
-	if (failure == NULL)
-		failure = read_changes(&a);
-	if (failure == NULL)
-		failure = carry_out(&a);
-	if (failure == NULL)
-		failure = advance_base(&a, hex);
-	if (failure == NULL)
+	ok = bc_git_order(order, &problem, "{s:{s:s}, s:{s:s, s?o}, s:o, s?b}", "project", "path",
+					  &job.project, "worktree", "path", &job.path, "diff_base", &base,
+					  "changes", &job.orders, "resume", &resume) &&
+		bc_git_order_id(order, job.id, &problem);
+	job.diff_base = json_string_value(base);
+	job.resume = resume != 0;
+	if (ok)
+		result = run(&job, &problem);
+	if (result == NULL)
 	{
-		json_t	   *applied = json_array();
-		size_t		index;
-		json_t	   *change;
-
-		json_array_foreach(json_object_get(order, "changes"), index, change)
-			json_array_append(applied, json_object_get(change, "id"));
-		result = json_pack("{s:b, s:o, s:s?}", "ok", 1, "applied", applied,
-						   "diff_base", hex[0] != '\0' ? hex : NULL);
+		result = bc_git_problem_json(&problem);
+		if (problem.reason == BC_GIT_CONFLICT)
+			json_object_set(result, "conflicts", job.conflicts);
 	}
-	json_decref(a.conflicts);
-	git_index_free(a.wanted);
-	git_diff_free(a.diff);
-	git_tree_free(a.applied);
-	git_tree_free(a.base);
-	git_tree_free(a.head);
-	git_repository_free(a.repo);
-	return failure != NULL ? failure : result;
+	for (size_t i = 0; i < job.nwrites; i++)
+		free(job.forms[i].data);
+	free(job.forms);
+	free(job.writes);
+	free(job.owners);
+	for (size_t i = 0; job.changes != NULL && i < job.nchanges; i++)
+	{
+		bc_git_plan_free(&job.changes[i].plan);
+		bc_git_patch_free(&job.changes[i].patch);
+		free(job.changes[i].path);
+		free(job.changes[i].old_path);
+	}
+	free(job.changes);
+	json_decref(job.conflicts);
+	if (job.root >= 0)
+		close(job.root);
+	git_tree_free(job.base);
+	git_tree_free(job.head);
+	git_repository_free(job.repo);
+	return result;
 }

@@ -1,99 +1,47 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * git_diff.c
- *	  Role "diff": what changed since the base, a change a file.
+ *	  Role "diff": what an agent changed, as one patch per file.
  *
- * The texts one after the other are a patch that git apply takes.  A file that
- * is not text for the database (not UTF-8) travels as a binary patch, which is.
+ * The worktree's content becomes a tree first; the changes are those between
+ * two trees.  So they do not depend on what the agent did to its HEAD or
+ * index, and the snapshot that is kept is exactly what the patches make.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "runner/buf.h"
+#include "runner/git_patch_write.h"
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
-#include "runner/text.h"
+#include "runner/git_snapshot.h"
+#include "runner/git_text.h"
 
-static int
-make_diff(git_repository *repo, git_tree *from, git_tree *to, uint32_t flags, git_diff **diff)
+/* The RESULT is one message: escapes in JSON must not make it too long. */
+#define MAX_ESCAPED ((size_t) 60 * 1024 * 1024)
+
+typedef struct Job
 {
-	git_diff_options options = GIT_DIFF_OPTIONS_INIT;
-	git_diff_find_options find = GIT_DIFF_FIND_OPTIONS_INIT;
-	int			error;
+	/* Order, borrowed */
+	const char *project;
+	const char *path;
+	const char *diff_base;
+	json_int_t	max_bytes;
+	char		id[64];
 
-	options.flags = GIT_DIFF_SHOW_BINARY | flags;
-	options.id_abbrev = GIT_OID_HEXSZ;	/* git apply wants whole ids for binary files */
-	options.ignore_submodules = GIT_SUBMODULE_IGNORE_ALL;
-	error = git_diff_tree_to_tree(diff, repo, from, to, &options);
-	find.flags = GIT_DIFF_FIND_RENAMES;
-	if (error == 0)
-		error = git_diff_find_similar(*diff, &find);
-	return error;
-}
+	/* Handles */
+	git_repository *repo;
+	git_tree   *base;
+	git_tree   *snapshot;
 
-/* A name as git quotes it, whether it needs it or not. */
-static void
-quote(BcBuf *out, const char *prefix, const char *path)
-{
-	bc_buf_printf(out, "\"%s", prefix);
-	for (; *path != '\0'; path++)
-	{
-		unsigned char c = (unsigned char) *path;
-
-		if (c == '"' || c == '\\')
-			bc_buf_printf(out, "\\%c", c);
-		else if (c < 0x20 || c >= 0x7f)
-			bc_buf_printf(out, "\\%03o", c);
-		else
-			bc_buf_add(out, path, 1);
-	}
-	bc_buf_str(out, "\"");
-}
-
-/*
- * Adds a patch to "out".  Its first line names both files without saying where
- * one ends when they have blanks; libgit2 itself can't read that back.
- */
-static void
-add_patch(BcBuf *out, const git_diff_delta *delta, const git_buf *patch)
-{
-	const char *rest = patch->size > 0 ? memchr(patch->ptr, '\n', patch->size) : NULL;
-
-	if (rest == NULL || (strchr(delta->old_file.path, ' ') == NULL &&
-						 strchr(delta->new_file.path, ' ') == NULL))
-	{
-		bc_buf_add(out, patch->ptr, patch->size);
-		return;
-	}
-	bc_buf_str(out, "diff --git ");
-	quote(out, "a/", delta->old_file.path);
-	bc_buf_str(out, " ");
-	quote(out, "b/", delta->new_file.path);
-	bc_buf_add(out, rest, patch->size - (size_t) (rest - patch->ptr));
-}
-
-/* The text of one delta, or an empty buffer when it is none. */
-static int
-patch_text(git_diff *diff, size_t i, BcBuf *text, size_t *added, size_t *removed)
-{
-	git_patch  *patch = NULL;
-	git_buf		buffer = GIT_BUF_INIT;
-	int			error = git_patch_from_diff(&patch, diff, i);
-
-	if (error == 0)
-		error = git_patch_to_buf(&buffer, patch);
-	if (error == 0)
-	{
-		(void) git_patch_line_stats(NULL, added, removed, patch);
-		add_patch(text, git_diff_get_delta(diff, i), &buffer);
-	}
-	git_buf_dispose(&buffer);
-	git_patch_free(patch);
-	return error;
-}
+	/* Results */
+	json_t	   *changes;
+	size_t		bytes;			/* of all patches */
+	size_t		escaped;		/* the same as JSON */
+} Job;
 
 static const char *
-kind_of(const git_diff_delta *delta)
+change_kind(const git_diff_delta *delta)
 {
 	switch (delta->status)
 	{
@@ -108,177 +56,179 @@ kind_of(const git_diff_delta *delta)
 	}
 }
 
-/* A name as JSON text; bytes that are none are shown as replacement characters. */
 static json_t *
-name(const char *path)
+mode_json(unsigned mode)
 {
-	BcBuf		clean = BC_BUF_INIT;
-	json_t	   *result;
+	char		text[16];
 
-	bc_text_clean(&clean, path, strlen(path));
-	result = json_stringn(clean.data, clean.len);
-	bc_buf_free(&clean);
-	return result;
+	if (mode == 0)
+		return json_null();
+	snprintf(text, sizeof(text), "%06o", mode);
+	return json_string(text);
+}
+
+static bool
+too_large(const Job *job, const char *path, BcGitProblem *problem)
+{
+	bc_git_problem(problem, BC_GIT_DIFF_TOO_LARGE,
+				   "the difference has more than %lld bytes; \"%s\" went over the limit",
+				   (long long) job->max_bytes, path);
+	return bc_git_problem_hint(problem, "Name files that are no result in .gitignore, or raise "
+							   "boocoder.max_diff.");
+}
+
+static size_t
+escaped_length(const char *text, size_t length)
+{
+	size_t		sum = length;
+
+	for (size_t i = 0; i < length; i++)
+	{
+		unsigned char c = (unsigned char) text[i];
+
+		if (c == '\n' || c == '\t' || c == '"' || c == '\\' || c == '\r')
+			sum++;
+		else if (c < 0x20)
+			sum += 5;
+	}
+	return sum;
 }
 
 static json_t *
-mode(uint16_t value)
+change_json(const git_diff_delta *delta, const BcPatchSide *old, const BcPatchSide *new,
+			const BcPatchStats *stats, const char *text, size_t length)
 {
-	char	   *text = bc_asprintf("%06o", value);
-	json_t	   *result = value != 0 ? json_string(text) : json_null();
+	return json_pack("{s:o, s:o?, s:s, s:o, s:o, s:b, s:I, s:I, s:s%}",
+					 "path", bc_git_path_json(new->path),
+					 "old_path", delta->status == GIT_DELTA_RENAMED ?
+					 bc_git_path_json(old->path) : NULL,
+					 "kind", change_kind(delta),
+					 "old_mode", mode_json(old->mode), "new_mode", mode_json(new->mode),
+					 "binary", stats->binary, "additions", (json_int_t) stats->additions,
+					 "deletions", (json_int_t) stats->deletions, "diff", text, length);
+}
 
+static bool
+add_change(Job *job, const git_diff_delta *delta, BcGitProblem *problem)
+{
+	BcPatchSide old = {.path = delta->old_file.path};
+	BcPatchSide new = {.path = delta->new_file.path};
+	BcPatchStats stats = {0};
+	char	   *text = NULL;
+	size_t		length = 0;
+	FILE	   *out = open_memstream(&text, &length);
+	bool		ok;
+
+	if (delta->status != GIT_DELTA_ADDED)
+	{
+		old.mode = delta->old_file.mode;
+		git_oid_cpy(&old.oid, &delta->old_file.id);
+	}
+	if (delta->status != GIT_DELTA_DELETED)
+	{
+		new.mode = delta->new_file.mode;
+		git_oid_cpy(&new.oid, &delta->new_file.id);
+	}
+	if (out == NULL)
+		return bc_git_problem(problem, BC_GIT_GIT_ERROR, "out of memory");
+	ok = bc_git_patch_write(out, job->repo, &old, &new, delta->similarity, &stats, problem);
+	if (fclose(out) != 0 && ok)
+		ok = bc_git_problem(problem, BC_GIT_GIT_ERROR, "out of memory");
+	if (ok)
+	{
+		job->bytes += length;
+		job->escaped += escaped_length(text, length);
+		if (job->bytes > (size_t) job->max_bytes || job->escaped > MAX_ESCAPED)
+			ok = too_large(job, new.path, problem);
+	}
+	if (ok && json_array_append_new(job->changes, change_json(delta, &old, &new, &stats, text,
+															  length)) != 0)
+		ok = bc_git_problem(problem, BC_GIT_GIT_ERROR, "out of memory");
 	free(text);
-	return result;
+	return ok;
 }
 
-typedef struct Collector
+static bool
+collect(Job *job, BcGitProblem *problem)
 {
-	git_repository *repo;
-	git_tree   *from;
-	git_tree   *to;
-	git_diff   *diff;
-	git_diff   *binary;			/* the same with every file as binary; made when needed */
-	json_t	   *changes;
-	size_t		bytes;
-} Collector;
+	git_diff_options options;
+	git_diff_find_options find;
+	git_diff   *diff = NULL;
+	bool		ok;
 
-static int
-collect(Collector *c, size_t i)
-{
-	const git_diff_delta *delta = git_diff_get_delta(c->diff, i);
-	bool		renamed = delta->status == GIT_DELTA_RENAMED;
-	json_t	   *last = json_array_get(c->changes, json_array_size(c->changes) - 1);
-	BcBuf		text = BC_BUF_INIT;
-	size_t		added = 0;
-	size_t		removed = 0;
-	bool		binary = (delta->flags & GIT_DIFF_FLAG_BINARY) != 0;
-	json_t	   *path;
-	int			error = patch_text(c->diff, i, &text, &added, &removed);
-
-	if (error == 0 && !bc_text_is_clean(text.data, text.len))
-	{
-		bc_buf_clear(&text);
-		binary = true;
-		if (c->binary == NULL)
-			error = make_diff(c->repo, c->from, c->to, GIT_DIFF_FORCE_BINARY, &c->binary);
-		if (error == 0)
-			error = patch_text(c->binary, i, &text, &added, &removed);
-	}
-	if (error < 0)
-	{
-		bc_buf_free(&text);
-		return error;
-	}
-	c->bytes += text.len;
-	path = name(delta->status == GIT_DELTA_DELETED ? delta->old_file.path : delta->new_file.path);
-	/* A file that became a link is a deletion and an addition of one name: one change. */
-	if (last != NULL && json_equal(json_object_get(last, "path"), path))
-	{
-		const char *before = json_string_value(json_object_get(last, "diff"));
-		bool		deletes = delta->status == GIT_DELTA_DELETED;
-		char	   *both = bc_asprintf("%s%s", deletes ? text.data : before,
-									   deletes ? before : text.data);
-
-		json_object_set_new(last, "diff", json_string(both));
-		json_object_set_new(last, "kind", json_string("modify"));
-		json_object_set_new(last, deletes ? "old_mode" : "new_mode",
-							mode(deletes ? delta->old_file.mode : delta->new_file.mode));
-		free(both);
-		json_decref(path);
-	}
-	else
-		json_array_append_new(c->changes,
-							  json_pack("{s:o, s:o, s:s, s:o, s:o, s:b, s:I, s:I, s:s}",
-										"path", path,
-										"old_path", renamed ? name(delta->old_file.path) : json_null(),
-										"kind", kind_of(delta),
-										"old_mode", mode(delta->old_file.mode),
-										"new_mode", mode(delta->new_file.mode),
-										"binary", binary,
-										"additions", (json_int_t) added,
-										"deletions", (json_int_t) removed,
-										"diff", text.data != NULL ? text.data : ""));
-	bc_buf_free(&text);
-	return 0;
+	git_diff_options_init(&options, GIT_DIFF_OPTIONS_VERSION);
+	options.flags = GIT_DIFF_INCLUDE_TYPECHANGE;
+	git_diff_find_options_init(&find, GIT_DIFF_FIND_OPTIONS_VERSION);
+	find.flags = GIT_DIFF_FIND_RENAMES;
+	ok = git_diff_tree_to_tree(&diff, job->repo, job->base, job->snapshot, &options) == 0 &&
+		git_diff_find_similar(diff, &find) == 0;
+	if (!ok)
+		bc_git_problem_git(problem, "the difference cannot be computed");
+	for (size_t i = 0; ok && i < git_diff_num_deltas(diff); i++)
+		ok = add_change(job, git_diff_get_delta(diff, i), problem);
+	git_diff_free(diff);
+	return ok;
 }
 
 static json_t *
-compare(git_repository *repo, git_tree *from, git_tree *to, json_int_t max_bytes, json_t **changes)
+run(Job *job, BcGitProblem *problem)
 {
-	Collector	c = {repo, from, to, NULL, NULL, json_array(), 0};
-	json_t	   *failure = NULL;
-	int			error = make_diff(repo, from, to, 0, &c.diff);
+	BcSnapshotOptions options = {.project = job->project, .path = job->path};
+	BcSnapshot	snapshot;
+	BcGitEntry	entry;
+	git_oid		base;
+	git_oid		commit;
+	char		ref[128];
+	char		hex[GIT_OID_HEXSZ + 1];
+	json_t	   *result = NULL;
 
-	for (size_t i = 0; error == 0 && failure == NULL && i < git_diff_num_deltas(c.diff); i++)
+	job->repo = bc_git_open(job->project, false, problem);
+	if (job->repo == NULL ||
+		!bc_git_commit_tree(job->repo, job->diff_base, &base, &job->base, problem))
+		return NULL;
+	if (!bc_git_entry_find(job->repo, job->id, job->path, &entry) || !entry.ready)
 	{
-		error = collect(&c, i);
-		if (max_bytes > 0 && c.bytes > (size_t) max_bytes)
-			failure = bc_git_fail("diff_too_large", "Raise boocoder.max_diff.",
-								  "the diff is larger than %lld bytes", (long long) max_bytes);
+		bc_git_problem(problem, BC_GIT_WORKTREE_MISSING,
+					   "the repository \"%s\" knows no worktree at \"%s\"", job->project, job->path);
+		return NULL;
 	}
-	if (error < 0 && failure == NULL)
-		failure = bc_git_fail("git_error", NULL, "could not make the diff");
-	git_diff_free(c.diff);
-	git_diff_free(c.binary);
-	*changes = c.changes;
-	if (failure != NULL)
-	{
-		json_decref(c.changes);
-		*changes = NULL;
-	}
-	return failure;
+	options.entry_dir = entry.dir;
+	options.base = job->base;
+	options.max_file = (size_t) job->max_bytes;
+	if (!bc_git_snapshot(&options, &snapshot, problem))
+		return NULL;
+	bc_git_ref_name(ref, sizeof(ref), "snapshots", entry.key);
+	if (bc_git_commit_to(job->repo, ref, &snapshot.tree, &base, 1, "boocoder: snapshot\n",
+						 &commit, problem) &&
+		(git_tree_lookup(&job->snapshot, job->repo, &snapshot.tree) == 0 ||
+		 bc_git_problem_git(problem, "the snapshot cannot be read")) &&
+		collect(job, problem))
+		result = json_pack("{s:b, s:s, s:s, s:O}", "ok", 1, "base", job->diff_base, "tree",
+						   git_oid_tostr(hex, sizeof(hex), &snapshot.tree),
+						   "changes", job->changes);
+	if (result != NULL && json_array_size(snapshot.skipped) > 0)
+		json_object_set(result, "skipped", snapshot.skipped);
+	json_decref(snapshot.skipped);
+	return result;
 }
 
 json_t *
 bc_git_diff(const json_t *order)
 {
-	json_int_t	max_bytes = json_integer_value(json_object_get(order, "max_bytes"));
-	const char *base = bc_git_text(order, "worktree", "diff_base");
-	git_repository *project = NULL;
-	git_repository *worktree = NULL;
-	git_tree   *from = NULL;
-	git_tree   *to = NULL;
-	git_oid		tree;
-	git_oid		parent;
-	json_t	   *changes = NULL;
-	json_t	   *failure = bc_git_open_project(bc_git_text(order, "project", "path"), &project);
+	Job			job = {.changes = json_array()};
+	BcGitProblem problem = {.message = "out of memory"};
 	json_t	   *result = NULL;
 
-	if (failure == NULL)
-		failure = bc_git_open_worktree(order, project, &worktree);
-	if (failure == NULL)
-		failure = bc_git_tree(worktree, base, &from);
-	if (failure == NULL)
-		failure = bc_git_snapshot(worktree, max_bytes, &tree);
-	if (failure == NULL && git_tree_lookup(&to, worktree, &tree) < 0)
-		failure = bc_git_fail("git_error", NULL, "could not read the snapshot");
-	if (failure == NULL)
-		failure = compare(worktree, from, to, max_bytes, &changes);
-	if (failure == NULL)
-	{
-		const git_oid *parents[1] = {&parent};
-		char	   *name = bc_git_worktree_name(bc_git_text(order, "worktree", "path"));
-		char	   *ref = bc_asprintf("refs/boocoder/snapshots/%s", name);
-		char		hex[GIT_OID_HEXSZ + 1];
-
-		(void) git_oid_fromstr(&parent, base);
-		failure = bc_git_save(project, ref, &tree, parents, 1, "boocoder: snapshot of a turn\n",
-							  hex);
-		git_oid_tostr(hex, sizeof(hex), &tree);
-		result = json_pack("{s:b, s:s, s:s, s:O}", "ok", 1, "base", base, "tree", hex,
-						   "changes", changes);
-		free(name);
-		free(ref);
-	}
-	json_decref(changes);
-	git_tree_free(to);
-	git_tree_free(from);
-	git_repository_free(worktree);
-	git_repository_free(project);
-	if (failure != NULL)
-	{
-		json_decref(result);
-		return failure;
-	}
+	if (bc_git_order(order, &problem, "{s:{s:s}, s:{s:s, s:s}, s:I}", "project", "path",
+					 &job.project, "worktree", "path", &job.path, "diff_base", &job.diff_base,
+					 "max_bytes", &job.max_bytes) &&
+		bc_git_order_id(order, job.id, &problem))
+		result = run(&job, &problem);
+	if (result == NULL)
+		result = bc_git_problem_json(&problem);
+	json_decref(job.changes);
+	git_tree_free(job.snapshot);
+	git_tree_free(job.base);
+	git_repository_free(job.repo);
 	return result;
 }

@@ -1,176 +1,482 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * git_remove.c
- *	  Role "remove": a worktree goes, what it held stays.
+ *	  Role "remove": archives what a worktree holds, then removes it.
  *
- * First its content, and the commits of its branch, are put under a ref; only
- * then is anything deleted, and nothing outside of the worktree root ever.
+ * Nothing is removed before its content is under refs/boocoder/archive/ and on
+ * disk, unless it holds nothing of its own.  A mark in the worktree's entry
+ * says that the archive is complete, so that a run that was killed while it
+ * removed files is taken up again, and does not archive what was left.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "runner/buf.h"
+#include "runner/git_place.h"
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
-#include "runner/paths.h"
+#include "runner/git_snapshot.h"
+#include "runner/git_text.h"
 
-/* Saves content and branch; *ref is set when there was anything to save. */
-static json_t *
-archive(const json_t *order, git_repository *project, const char *name, char **ref)
+#define MARK "boocoder-removing"
+#define NOTHING "nothing"		/* in the mark: there was nothing to archive */
+#define LARGEST_FILE ((size_t) 2 << 30)
+#define MAX_NAMES 1000
+
+typedef struct Job
 {
-	const char *base = bc_git_text(order, "worktree", "diff_base");
-	git_repository *worktree = NULL;
-	git_oid		tree;
-	git_oid		tip;
-	git_oid		base_oid;
-	git_tree   *base_tree = NULL;
-	char		hex[GIT_OID_HEXSZ + 1];
-	json_t	   *failure = bc_git_open_worktree(order, project, &worktree);
+	/* Order, borrowed */
+	const char *project;
+	const char *path;
+	const char *branch;
+	const char *diff_base;		/* NULL: none */
+	const char *root;
+	const char *home;			/* private directory of its agents; NULL: none */
+	bool		delete_branch;
+	char		id[64];
 
-	if (failure == NULL)
-		failure = bc_git_snapshot(worktree, 0, &tree);
-	if (failure == NULL && git_reference_name_to_id(&tip, worktree, "HEAD") < 0)
-		failure = bc_git_fail("git_error", NULL, "the worktree has no HEAD");
-	if (failure == NULL && base != NULL && git_oid_fromstr(&base_oid, base) == 0 &&
-		git_oid_equal(&base_oid, &tip))
-		json_decref(bc_git_tree(project, base, &base_tree));
-	if (failure == NULL &&
-		(base_tree == NULL || !git_oid_equal(git_tree_id(base_tree), &tree)))
-	{
-		const git_oid *parents[1] = {&tip};
+	/* Places */
+	BcGitEntry	entry;
+	bool		has_entry;
+	int			parent;			/* directory that holds the worktree, or -1: none */
+	const char *name;			/* its name there */
+	bool		present;
 
-		*ref = bc_asprintf("refs/boocoder/archive/%s", name);
-		failure = bc_git_save(project, *ref, &tree, parents, 1,
-							  "boocoder: content of a removed worktree\n", hex);
-	}
-	git_tree_free(base_tree);
-	git_repository_free(worktree);
-	return failure;
-}
+	/* Handles and results */
+	git_repository *repo;
+	char		archive[160];	/* ref; empty: nothing to keep */
+} Job;
 
-/* Deletes what is in a directory; no link is followed, no other device entered. */
-static int
-empty_directory(int fd, dev_t device)
+static bool
+find_directory(Job *job, BcGitProblem *problem)
 {
-	DIR		   *dir = fdopendir(fd);
-	struct dirent *entry;
-	int			error = 0;
-
-	if (dir == NULL)
-	{
-		close(fd);
-		return -1;
-	}
-	while (error == 0 && (entry = readdir(dir)) != NULL)
-	{
-		struct stat st;
-
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			continue;
-		if (S_ISDIR(st.st_mode))
-		{
-			int			child = openat(dirfd(dir), entry->d_name,
-									   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-			/* What an agent made unreadable is still ours. */
-			if (child < 0 && errno == EACCES &&
-				fchmodat(dirfd(dir), entry->d_name, 0700, 0) == 0)
-				child = openat(dirfd(dir), entry->d_name,
-							   O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-			error = child < 0 || st.st_dev != device ? -1 : empty_directory(child, device);
-			if (error == 0)
-				error = unlinkat(dirfd(dir), entry->d_name, AT_REMOVEDIR);
-		}
-		else
-			error = unlinkat(dirfd(dir), entry->d_name, 0);
-	}
-	closedir(dir);
-	return error;
-}
-
-static json_t *
-remove_tree(const char *path, const char *root)
-{
+	char		real_root[PATH_MAX];
+	const char *below;
 	struct stat st;
-	int			fd;
+	int			root;
 
-	if (lstat(path, &st) < 0 && errno == ENOENT)
-		return NULL;
-	if (!bc_paths_is_below(path, root) || strlen(path) <= strlen(root) ||
-		strstr(path, "/../") != NULL)
-		return bc_git_fail("worktree_root_unsafe", NULL, "\"%s\" is not below \"%s\"", path, root);
-	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return bc_git_fail("git_error", NULL, "can't open \"%s\": %s", path, strerror(errno));
-	if (empty_directory(fd, st.st_dev) < 0 || rmdir(path) < 0)
-		return bc_git_fail("git_error", NULL, "could not remove \"%s\": %s", path,
-						   strerror(errno));
-	return NULL;
+	if (!bc_git_place_real(job->root, real_root))
+		return bc_git_problem(problem, BC_GIT_WORKTREE_ROOT_UNSAFE,
+							  "the worktree root \"%s\" is not a usable path", job->root);
+	below = bc_git_place_below(job->path, job->root, real_root, problem);
+	if (below == NULL)
+		return false;
+	root = bc_git_place_dir(AT_FDCWD, real_root);
+	if (root >= 0)
+	{
+		job->parent = bc_git_place_parent(root, below, 0, &job->name, NULL);
+		close(root);
+	}
+	if (job->parent < 0)
+		return errno == ENOENT ||
+			bc_git_problem_errno(problem, BC_GIT_WORKTREE_ROOT_UNSAFE,
+								 "the worktree \"%s\" cannot be reached", job->path);
+	if (fstatat(job->parent, job->name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+		return errno == ENOENT || bc_git_problem_errno(problem, BC_GIT_GIT_ERROR,
+													   "the worktree \"%s\" cannot be read",
+													   job->path);
+	job->present = true;
+	if (S_ISDIR(st.st_mode))
+		return true;
+	bc_git_problem(problem, BC_GIT_PATH_OCCUPIED, "\"%s\" is no directory", job->path);
+	return bc_git_problem_hint(problem, "boocoder does not remove what it did not make.");
 }
 
+/* A commit that nothing of ours reaches but the worktree's branch or HEAD. */
 static void
-forget(const json_t *order, git_repository *project, const char *name)
+add_tip(Job *job, const git_oid *tip, const git_oid *known, size_t nknown, git_oid *tips,
+		size_t *ntips)
 {
-	git_worktree_prune_options options;
-	git_worktree *worktree = NULL;
-	git_reference *branch = NULL;
-	const char *branch_name = bc_git_text(order, "worktree", "branch");
+	for (size_t i = 0; i < nknown; i++)
+	{
+		if (git_oid_equal(tip, &known[i]) || git_graph_descendant_of(job->repo, &known[i], tip) == 1)
+			return;
+	}
+	for (size_t i = 0; i < *ntips; i++)
+	{
+		if (git_oid_equal(tip, &tips[i]))
+			return;
+	}
+	git_oid_cpy(&tips[(*ntips)++], tip);
+}
 
-	(void) git_worktree_prune_options_init(&options, GIT_WORKTREE_PRUNE_OPTIONS_VERSION);
-	options.flags = GIT_WORKTREE_PRUNE_VALID | GIT_WORKTREE_PRUNE_LOCKED;
-	if (git_worktree_lookup(&worktree, project, name) == 0)
-		(void) git_worktree_prune(worktree, &options);
-	git_worktree_free(worktree);
-	/* Its commits are in the archive. */
-	if (json_is_true(json_object_get(order, "delete_branch")) && branch_name != NULL &&
-		strncmp(branch_name, "boocoder/", 9) == 0 &&
-		git_branch_lookup(&branch, project, branch_name, GIT_BRANCH_LOCAL) == 0)
-		(void) git_branch_delete(branch);
-	git_reference_free(branch);
+/* Commits of the worktree's own: at most two. */
+static size_t
+own_commits(Job *job, const git_oid *diff_base, git_oid *tips)
+{
+	git_oid		known[2];
+	size_t		nknown = 0;
+	size_t		ntips = 0;
+	git_oid		tip;
+	char		name[BC_GIT_BRANCH_MAX + 32];
+	char	   *head = NULL;
+
+	if (diff_base != NULL)
+		git_oid_cpy(&known[nknown++], diff_base);
+	if (job->has_entry && job->entry.ready)
+		git_oid_cpy(&known[nknown++], &job->entry.base);
+	snprintf(name, sizeof(name), "refs/heads/%s", job->branch);
+	if (git_reference_name_to_id(&tip, job->repo, name) == 0)
+		add_tip(job, &tip, known, nknown, tips, &ntips);
+	if (job->has_entry)
+	{
+		char		path[PATH_MAX + 32];
+
+		snprintf(path, sizeof(path), "%s/HEAD", job->entry.dir);
+		head = bc_git_read_file(path);
+	}
+	if (head != NULL && ((strncmp(head, "ref: ", 5) == 0 &&
+						  git_reference_name_to_id(&tip, job->repo, head + 5) == 0) ||
+						 (strlen(head) == GIT_OID_HEXSZ && git_oid_fromstr(&tip, head) == 0)))
+		add_tip(job, &tip, known, nknown, tips, &ntips);
+	free(head);
+	return ntips;
+}
+
+/* A place for the snapshot's scratch when the worktree's entry was pruned. */
+static bool
+scratch_entry(Job *job, bool make, BcGitProblem *problem)
+{
+	char		list[PATH_MAX];
+	int			fd;
+	bool		ok;
+
+	snprintf(list, sizeof(list), "%sworktrees", git_repository_commondir(job->repo));
+	if (make && mkdir(list, 0777) != 0 && errno != EEXIST)
+		return bc_git_problem_errno(problem, BC_GIT_REPOSITORY_UNREADABLE,
+									"the repository \"%s\" is not writable", job->project);
+	fd = bc_git_place_dir(AT_FDCWD, list);
+	ok = fd >= 0 && bc_git_place_remove(fd, strrchr(job->entry.dir, '/') + 1, problem) &&
+		(!make || mkdir(job->entry.dir, 0777) == 0);
+	if (fd >= 0)
+		close(fd);
+	return ok || bc_git_problem_errno(problem, BC_GIT_REPOSITORY_UNREADABLE,
+									  "the repository \"%s\" is not writable", job->project);
+}
+
+static bool
+take_snapshot(Job *job, const git_tree *base, git_oid *tree, BcGitProblem *problem)
+{
+	BcSnapshotOptions options = {
+		.project = job->project, .path = job->path, .base = base,
+		.max_file = LARGEST_FILE, .unfold_gitlinks = true
+	};
+	BcSnapshot	snapshot = {.skipped = NULL};
+	char		key[80];
+	bool		ok;
+
+	if (!job->has_entry)
+	{
+		snprintf(key, sizeof(key), "%s.new", job->id);
+		if (!bc_git_entry_path(job->repo, key, job->entry.dir))
+			return bc_git_problem(problem, BC_GIT_GIT_ERROR, "the path is too long");
+		if (!scratch_entry(job, true, problem))
+			return false;
+	}
+	options.entry_dir = job->entry.dir;
+	ok = bc_git_snapshot(&options, &snapshot, problem);
+	git_oid_cpy(tree, &snapshot.tree);
+	json_decref(snapshot.skipped);
+	if (!job->has_entry)
+	{
+		BcGitProblem leftover;
+
+		scratch_entry(job, false, &leftover);
+	}
+	return ok;
+}
+
+/* Tree of what is to be kept; "*known" is false when nothing is left of it. */
+static bool
+find_content(Job *job, const git_tree *base, git_oid *tree, bool *known, BcGitProblem *problem)
+{
+	char		ref[128];
+	git_oid		oid;
+	git_commit *commit = NULL;
+
+	*known = true;
+	if (job->present)
+		return take_snapshot(job, base, tree, problem);
+
+	/* the directory vanished: what it held at the end of the last turn */
+	bc_git_ref_name(ref, sizeof(ref), "snapshots", job->has_entry ? job->entry.key : job->id);
+	*known = git_reference_name_to_id(&oid, job->repo, ref) == 0 &&
+		git_commit_lookup(&commit, job->repo, &oid) == 0;
+	if (*known)
+		git_oid_cpy(tree, git_commit_tree_id(commit));
+	git_commit_free(commit);
+	return true;
+}
+
+/* An archive ref that is free, or holds this very tree.  "*have": the latter. */
+static bool
+choose_archive(Job *job, const git_oid *tree, bool *have, BcGitProblem *problem)
+{
+	for (int n = 1; n < MAX_NAMES; n++)
+	{
+		char		key[96];
+		git_oid		oid;
+		git_commit *commit = NULL;
+		int			code;
+
+		snprintf(key, sizeof(key), n == 1 ? "%s" : "%s-%d",
+				 job->has_entry ? job->entry.key : job->id, n);
+		bc_git_ref_name(job->archive, sizeof(job->archive), "archive", key);
+		code = git_reference_name_to_id(&oid, job->repo, job->archive);
+		if (code != 0)
+			return code == GIT_ENOTFOUND ||
+				bc_git_problem_git(problem, "cannot look for \"%s\"", job->archive);
+		*have = git_commit_lookup(&commit, job->repo, &oid) == 0 &&
+			git_oid_equal(git_commit_tree_id(commit), tree);
+		git_commit_free(commit);
+		if (*have)
+			return true;
+	}
+	return bc_git_problem(problem, BC_GIT_GIT_ERROR, "no free name for the archive");
+}
+
+static bool
+archive(Job *job, BcGitProblem *problem)
+{
+	git_oid		parents[3];
+	size_t		nparents = 0;
+	git_tree   *base = NULL;
+	git_oid		diff_base;
+	git_oid		tree;
+	git_oid		commit;
+	size_t		ntips;
+	BcGitProblem lost;
+	bool		known = false;
+	bool		have = false;
+	bool		same;
+	bool		ok;
+
+	if (job->diff_base != NULL &&
+		bc_git_commit_tree(job->repo, job->diff_base, &diff_base, &base, &lost))
+		git_oid_cpy(&parents[nparents++], &diff_base);
+	ok = find_content(job, base, &tree, &known, problem);
+	same = ok && (!known || (base != NULL && git_oid_equal(&tree, git_tree_id(base))));
+	ntips = own_commits(job, nparents > 0 ? &diff_base : NULL, &parents[nparents]);
+	nparents += ntips;
+	if (ok && !(same && ntips == 0))
+	{
+		if (!known)
+		{
+			/* only commits are left: the last one's content */
+			git_commit *tip = NULL;
+
+			ok = git_commit_lookup(&tip, job->repo, &parents[nparents - 1]) == 0 ||
+				bc_git_problem_git(problem, "a commit of the worktree cannot be read");
+			if (ok)
+				git_oid_cpy(&tree, git_commit_tree_id(tip));
+			git_commit_free(tip);
+		}
+		ok = ok && choose_archive(job, &tree, &have, problem) &&
+			((have && ntips == 0) ||
+			 bc_git_commit_to(job->repo, job->archive, &tree, parents, nparents,
+							  "boocoder: archived worktree\n", &commit, problem));
+	}
+	git_tree_free(base);
+	return ok;
+}
+
+/* Archives, or finds that an earlier run did. */
+static bool
+secure(Job *job, BcGitProblem *problem)
+{
+	char		mark[PATH_MAX + 32];
+	char	   *text;
+
+	if (!job->has_entry)
+		return archive(job, problem);
+	snprintf(mark, sizeof(mark), "%s/" MARK, job->entry.dir);
+	text = bc_git_read_file(mark);
+	if (text != NULL)
+	{
+		if (strcmp(text, NOTHING) != 0)
+			snprintf(job->archive, sizeof(job->archive), "%s", text);
+		free(text);
+		return true;
+	}
+	if (!archive(job, problem))
+		return false;
+	return bc_git_write_file(mark, job->archive[0] != '\0' ? job->archive : NOTHING) ||
+		bc_git_problem_errno(problem, BC_GIT_GIT_ERROR, "cannot write \"%s\"", mark);
+}
+
+/* Has the project's checkout, or another worktree, this ref checked out? */
+static bool
+in_use(const Job *job, const char *ref)
+{
+	const char *common = git_repository_commondir(job->repo);
+	char		list[PATH_MAX];
+	char		line[BC_GIT_BRANCH_MAX + 64];
+	DIR		   *dir;
+	struct dirent *item;
+	bool		found = false;
+
+	snprintf(line, sizeof(line), "ref: %s", ref);
+	snprintf(list, sizeof(list), "%sworktrees", common);
+	dir = opendir(list);
+	for (bool first = true; !found && (first || (dir != NULL && (item = readdir(dir)) != NULL));
+		 first = false)
+	{
+		char		path[PATH_MAX * 2];
+		char	   *head;
+
+		if (first)
+			snprintf(path, sizeof(path), "%sHEAD", common);
+		else
+			snprintf(path, sizeof(path), "%s/%s/HEAD", list, item->d_name);
+		if (!first && job->has_entry && strcmp(item->d_name, strrchr(job->entry.dir, '/') + 1) == 0)
+			continue;
+		head = bc_git_read_file(path);
+		found = head != NULL && strcmp(head, line) == 0;
+		free(head);
+	}
+	if (dir != NULL)
+		closedir(dir);
+	return found;
+}
+
+static bool
+drop_refs(Job *job, BcGitProblem *problem)
+{
+	static const char *const kinds[] = {"snapshots", "base"};
+	char		name[BC_GIT_BRANCH_MAX + 32];
+	git_reference *ref = NULL;
+	bool		ok = true;
+
+	/* without an entry, the refs of this id may be another database's */
+	for (int i = 0; ok && job->has_entry && i < 2; i++)
+	{
+		bc_git_ref_name(name, sizeof(name), kinds[i], job->entry.key);
+		ok = git_reference_remove(job->repo, name) == 0;
+	}
+	snprintf(name, sizeof(name), "refs/heads/%s", job->branch);
+	if (ok && job->delete_branch && git_reference_lookup(&ref, job->repo, name) == 0 &&
+		!in_use(job, name))
+		ok = git_reference_delete(ref) == 0;
+	git_reference_free(ref);
+	return ok || bc_git_problem_git(problem, "the ref \"%s\" cannot be removed", name);
+}
+
+static bool
+drop_entry(Job *job, BcGitProblem *problem)
+{
+	char		list[PATH_MAX];
+	int			fd;
+	bool		ok;
+
+	snprintf(list, sizeof(list), "%sworktrees", git_repository_commondir(job->repo));
+	fd = bc_git_place_dir(AT_FDCWD, list);
+	if (fd < 0)
+		return bc_git_problem_errno(problem, BC_GIT_GIT_ERROR, "cannot open \"%s\"", list);
+	ok = bc_git_place_remove(fd, strrchr(job->entry.dir, '/') + 1, problem);
+	close(fd);
+	/* as git does with the last one */
+	rmdir(list);
+	return ok;
+}
+
+static bool
+run(Job *job, BcGitProblem *problem)
+{
+	int			lock = -1;
+	git_oid		oid;
+	bool		ok;
+
+	job->repo = bc_git_open(job->project, false, problem);
+	if (job->repo == NULL || !find_directory(job, problem))
+		return false;
+	job->has_entry = bc_git_entry_find(job->repo, job->id, job->path, &job->entry);
+	if (job->has_entry)
+	{
+		lock = bc_git_lock(job->entry.dir);
+		if (lock < 0)
+			return bc_git_problem_errno(problem, BC_GIT_GIT_ERROR, "cannot lock \"%s\"",
+										job->entry.dir);
+		if (job->entry.ready)
+			job->branch = job->entry.branch;
+	}
+	else if (!job->present)
+	{
+		/* done by an earlier run whose result was lost */
+		bc_git_ref_name(job->archive, sizeof(job->archive), "archive", job->id);
+		if (git_reference_name_to_id(&oid, job->repo, job->archive) != 0)
+			job->archive[0] = '\0';
+	}
+
+	/* what is archived must survive a power cut that the worktree does not */
+	git_libgit2_opts(GIT_OPT_ENABLE_FSYNC_GITDIR, 1);
+	ok = (!job->has_entry && !job->present) || secure(job, problem);
+	ok = ok && (!job->present || bc_git_place_remove(job->parent, job->name, problem)) &&
+		drop_refs(job, problem) && (!job->has_entry || drop_entry(job, problem));
+	git_libgit2_opts(GIT_OPT_ENABLE_FSYNC_GITDIR, 0);
+	if (lock >= 0)
+		close(lock);
+	return ok;
+}
+
+/* The agents' private directory goes with the worktree; there is no work in it. */
+static bool
+remove_home(Job *job, BcGitProblem *problem)
+{
+	char		real_root[PATH_MAX];
+	const char *below;
+	const char *name;
+	int			root;
+	int			parent = -1;
+	bool		gone;
+
+	if (job->home == NULL || !bc_git_place_real(job->root, real_root))
+		return true;
+	below = bc_git_place_below(job->home, job->root, real_root, problem);
+	if (below == NULL)
+		return false;
+	root = bc_git_place_dir(AT_FDCWD, real_root);
+	if (root >= 0)
+	{
+		parent = bc_git_place_parent(root, below, 0, &name, NULL);
+		close(root);
+	}
+	if (parent < 0)
+		return true;			/* it was never made */
+	gone = faccessat(parent, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0 ||
+		bc_git_place_remove(parent, name, problem);
+	close(parent);
+	return gone;
 }
 
 json_t *
 bc_git_remove(const json_t *order)
 {
-	const char *path = bc_git_text(order, "worktree", "path");
-	const char *root = json_string_value(json_object_get(order, "root"));
-	const char *home = json_string_value(json_object_get(order, "home"));
-	git_repository *project = NULL;
-	json_t	   *failure = bc_git_open_project(bc_git_text(order, "project", "path"), &project);
-	char	   *name = NULL;
-	char	   *ref = NULL;
+	Job			job = {.parent = -1};
+	BcGitProblem problem = {.message = "out of memory"};
+	json_t	   *diff_base = NULL;
+	json_t	   *result;
+	int			delete_branch = 0;
+	bool		ok;
 
-	if (failure == NULL && (path == NULL || root == NULL))
-		failure = bc_git_fail("worktree_missing", NULL, "the order names no worktree");
-	if (failure == NULL)
-	{
-		name = bc_git_worktree_name(path);
-		if (access(path, F_OK) == 0)
-			failure = archive(order, project, name, &ref);
-	}
-	if (failure == NULL)
-		failure = remove_tree(path, root);
-	if (failure == NULL && home != NULL)
-		failure = remove_tree(home, root);
-	if (failure == NULL)
-	{
-		int			lock = bc_git_lock(project);
-
-		forget(order, project, name);
-		if (lock >= 0)
-			close(lock);
-	}
-	git_repository_free(project);
-	if (failure == NULL)
-		failure = json_pack("{s:b, s:s?}", "ok", 1, "archived", ref);
-	free(name);
-	free(ref);
-	return failure;
+	ok = bc_git_order(order, &problem, "{s:{s:s}, s:{s:s, s:s, s?o}, s:s, s?s, s?b}", "project", "path",
+					  &job.project, "worktree", "path", &job.path, "branch", &job.branch,
+					  "diff_base", &diff_base, "root", &job.root, "home", &job.home,
+					  "delete_branch", &delete_branch) &&
+		bc_git_order_id(order, job.id, &problem);
+	job.diff_base = json_string_value(diff_base);
+	job.delete_branch = delete_branch != 0;
+	if (ok && run(&job, &problem) && remove_home(&job, &problem))
+		result = json_pack("{s:b, s:s?}", "ok", 1, "archived",
+						   job.archive[0] != '\0' ? job.archive : NULL);
+	else
+		result = bc_git_problem_json(&problem);
+	if (job.parent >= 0)
+		close(job.parent);
+	git_repository_free(job.repo);
+	return result;
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * git_repo.c
- *	  Opening repositories, and other things the git roles share.
+ *	  Opening a project's repository; commits and refs in it.
  */
+#include "runner/git_repo.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,238 +15,271 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "runner/buf.h"
-#include "runner/git_repo.h"
-#include "runner/paths.h"
+#include "runner/git_roles.h"
 
-#define OWNER_HINT \
-	"Give the repository to the server's operating system user (chown -R), or clone it as that user."
+#define MAX_PARENTS 3
 
-json_t *
-bc_git_fail(const char *reason, const char *hint, const char *format,...)
+bool
+bc_git_init(void)
 {
-	const git_error *last = git_error_last();
-	va_list		args;
-	char	   *message;
-	json_t	   *result;
-
-	va_start(args, format);
-	if (vasprintf(&message, format, args) < 0)
-		message = NULL;
-	va_end(args);
-	result = json_pack("{s:b, s:s, s:s, s:s?, s:s?}", "ok", 0, "reason", reason,
-					   "message", message != NULL ? message : format,
-					   "detail", last != NULL && last->klass != GIT_ERROR_NONE ? last->message : NULL,
-					   "hint", hint);
-	free(message);
-	return result != NULL ? result :
-		json_pack("{s:b, s:s, s:s}", "ok", 0, "reason", reason, "message", "git failed");
-}
-
-const char *
-bc_git_text(const json_t *order, const char *object, const char *key)
-{
-	return json_string_value(json_object_get(json_object_get(order, object), key));
-}
-
-/* Once: our configuration is the repository's, not that of a user or the system. */
-static void
-initialise(void)
-{
+	static const git_config_level_t levels[] = {
+		GIT_CONFIG_LEVEL_PROGRAMDATA, GIT_CONFIG_LEVEL_SYSTEM,
+		GIT_CONFIG_LEVEL_XDG, GIT_CONFIG_LEVEL_GLOBAL
+	};
 	static bool done = false;
 
+	/*
+	 * Extensions that change nothing for us: a repository's own
+	 * config.worktree is not needed, an object that a partial clone lacks is
+	 * reported when it is missed, objects are never pruned.
+	 */
+	const char *extensions[] = {
+		"worktreeconfig", "partialclone", "preciousobjects", "relativeworktrees"
+	};
+
 	if (done)
-		return;
-	done = true;
-	git_libgit2_init();
-	for (int level = GIT_CONFIG_LEVEL_PROGRAMDATA; level <= GIT_CONFIG_LEVEL_GLOBAL; level++)
-		git_libgit2_opts(GIT_OPT_SET_SEARCH_PATH, level, "");
+		return true;
+	if (git_libgit2_init() < 0)
+		return false;
+
+	/*
+	 * A directory that cannot be: with none at all, libgit2 1.5 fails on a
+	 * "~/..." in the repository's own configuration.
+	 */
+	for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++)
+	{
+		if (git_libgit2_opts(GIT_OPT_SET_SEARCH_PATH, levels[i], "/dev/null") < 0)
+			return false;
+	}
+	done = git_libgit2_opts(GIT_OPT_SET_EXTENSIONS, extensions,
+							sizeof(extensions) / sizeof(extensions[0])) == 0 &&
+		git_libgit2_opts(GIT_OPT_SET_OWNER_VALIDATION, 1) == 0 &&
+		git_libgit2_opts(GIT_OPT_ENABLE_STRICT_OBJECT_CREATION, 1) == 0 &&
+		git_libgit2_opts(GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION, 1) == 0;
+	return done;
 }
 
-static const char *
-user_name(uid_t uid)
+static void
+user_name(uid_t uid, char *out, size_t size)
 {
-	struct passwd *user = getpwuid(uid);
+	const struct passwd *user = getpwuid(uid);
 
-	return user != NULL ? user->pw_name : "?";
+	if (user != NULL)
+		snprintf(out, size, "%s", user->pw_name);
+	else
+		snprintf(out, size, "uid %ld", (long) uid);
 }
 
-static json_t *
-explain_open_failure(int error, const char *path)
+static bool
+not_owned(const char *path, uid_t uid, BcGitProblem *problem)
+{
+	char		me[64];
+	char		owner[64];
+
+	user_name(geteuid(), me, sizeof(me));
+	user_name(uid, owner, sizeof(owner));
+	bc_git_problem(problem, BC_GIT_REPOSITORY_NOT_OWNED,
+				   "the repository \"%s\" belongs to %s, but the database server runs as %s",
+				   path, owner, me);
+	return bc_git_problem_hint(problem,
+							   "Git refuses repositories of other users, because their configuration is "
+							   "not to be trusted.  Give it to the server's user (chown -R %s \"%s\"), or "
+							   "register a clone made by that user.  safe.directory does not help: the "
+							   "server reads no git configuration but the repository's own.", me, path);
+}
+
+/*
+ * Is the directory ours?  libgit2 asks, too, but says it in different ways
+ * (1.5: that safe.directory was not found), and makes exceptions under sudo.
+ */
+static bool
+is_ours(const char *dir, const char *path, BcGitProblem *problem)
 {
 	struct stat st;
 
-	if (stat(path, &st) < 0 && (errno == EACCES || errno == EPERM))
-		return bc_git_fail("repository_unreadable",
-						   "Let the server's operating system user read and write it.",
-						   "the server's user \"%s\" can't reach \"%s\"", user_name(geteuid()),
-						   path);
-	if (error == GIT_EOWNER)
-		return bc_git_fail("repository_not_owned", OWNER_HINT,
-						   "\"%s\" belongs to \"%s\", the server runs as \"%s\"", path,
-						   user_name(st.st_uid), user_name(geteuid()));
-	if (access(path, F_OK) == 0 && access(path, R_OK | X_OK) < 0)
-		return bc_git_fail("repository_unreadable",
-						   "Let the server's operating system user read and write it.",
-						   "the server's user \"%s\" can't read \"%s\"", user_name(geteuid()),
-						   path);
-	if (error == GIT_ENOTFOUND)
-		return bc_git_fail("repository_missing", "It must be the top of a git checkout.",
-						   "there is no git repository at \"%s\"", path);
-	return bc_git_fail("git_error", NULL, "could not open the repository \"%s\"", path);
+	return dir == NULL || stat(dir, &st) != 0 || st.st_uid == geteuid() ||
+		not_owned(path, st.st_uid, problem);
 }
 
-json_t *
-bc_git_open_project(const char *path, git_repository **repo)
+static bool
+open_failed(const char *path, BcGitProblem *problem)
 {
-	json_t	   *failure = NULL;
-	git_oid		head;
-	int			error;
+	char		git_dir[PATH_MAX];
 
-	initialise();
-	*repo = NULL;
-	if (path == NULL || path[0] != '/')
-		return bc_git_fail("repository_missing", NULL, "the project's path is not absolute");
-	error = git_repository_open_ext(repo, path, GIT_REPOSITORY_OPEN_NO_SEARCH, NULL);
-	if (error < 0)
-		return explain_open_failure(error, path);
-	if (git_repository_is_bare(*repo))
-		failure = bc_git_fail("repository_bare", "Use a checkout.",
-							  "the repository \"%s\" has no checkout", path);
-	else if (access(git_repository_commondir(*repo), R_OK | W_OK | X_OK) < 0)
-		failure = bc_git_fail("repository_unreadable",
-							  "Let the server's operating system user read and write it.",
-							  "the server's user \"%s\" can't write \"%s\"",
-							  user_name(geteuid()), git_repository_commondir(*repo));
-	else if (git_reference_name_to_id(&head, *repo, "HEAD") < 0)
-		failure = bc_git_fail("repository_empty", "Make a first commit.",
-							  "the repository \"%s\" has no commit", path);
-	if (failure != NULL)
+	snprintf(git_dir, sizeof(git_dir), "%s/.git", path);
+	if (!is_ours(git_dir, path, problem) ||
+		(access(git_dir, F_OK) == 0 && !is_ours(path, path, problem)))
+		return false;
+	if (access(git_dir, F_OK) == 0 || errno == EACCES)
 	{
-		git_repository_free(*repo);
-		*repo = NULL;
+		bool		readable = access(git_dir, R_OK | X_OK) == 0;
+
+		bc_git_problem_git(problem, "the repository \"%s\" cannot be opened", path);
+		problem->reason = BC_GIT_REPOSITORY_UNREADABLE;
+		if (!readable)
+			bc_git_problem_hint(problem,
+								"The user the database server runs as must be able to read and "
+								"write the repository and to enter the directories above it.");
+		return false;
 	}
-	return failure;
+	bc_git_problem_git(problem, "\"%s\" is not a git repository", path);
+	problem->reason = BC_GIT_REPOSITORY_MISSING;
+	return bc_git_problem_hint(problem, "Make one there with git init and a first commit, "
+							   "or register another path.");
+}
+
+static bool
+is_directory(const char *path, BcGitProblem *problem)
+{
+	struct stat st;
+	bool		hidden;
+
+	if (path[0] != '/')
+		return bc_git_problem(problem, BC_GIT_REPOSITORY_MISSING,
+							  "the path \"%s\" is not absolute", path);
+	if (stat(path, &st) == 0)
+		return S_ISDIR(st.st_mode) || bc_git_problem(problem, BC_GIT_REPOSITORY_MISSING,
+													 "\"%s\" is not a directory", path);
+	hidden = errno == EACCES;
+	bc_git_problem_errno(problem,
+						 hidden ? BC_GIT_REPOSITORY_UNREADABLE : BC_GIT_REPOSITORY_MISSING,
+						 "the directory \"%s\" cannot be opened", path);
+	if (hidden)
+		bc_git_problem_hint(problem, "The user the database server runs as must be able to enter "
+							"every directory of that path.");
+	return false;
+}
+
+git_repository *
+bc_git_open(const char *path, bool search, BcGitProblem *problem)
+{
+	git_repository *repo = NULL;
+	struct stat st;
+
+	if (!bc_git_init())
+	{
+		bc_git_problem_git(problem, "libgit2 cannot be set up");
+		return NULL;
+	}
+	if (!is_directory(path, problem))
+		return NULL;
+	if (git_repository_open_ext(&repo, path, search ? 0 : GIT_REPOSITORY_OPEN_NO_SEARCH, NULL) != 0)
+	{
+		open_failed(path, problem);
+		return NULL;
+	}
+	if (!is_ours(git_repository_commondir(repo), path, problem) ||
+		!is_ours(git_repository_path(repo), path, problem) ||
+		!is_ours(git_repository_workdir(repo), path, problem))
+	{
+		git_repository_free(repo);
+		return NULL;
+	}
+	if (git_repository_is_bare(repo))
+	{
+		bc_git_problem(problem, BC_GIT_REPOSITORY_BARE, "the repository \"%s\" is bare: it has no "
+					   "checkout that changes could be applied to", path);
+		bc_git_problem_hint(problem, "Register a clone of it that has a working tree.");
+		git_repository_free(repo);
+		return NULL;
+	}
+	git_repository_set_ident(repo, "boocoder", "boocoder@localhost");
+
+	/*
+	 * What we write is as accessible as what is there: the server's own umask
+	 * would lock the project's other readers out of new objects and files.
+	 */
+	if (stat(git_repository_commondir(repo), &st) == 0)
+		umask((~st.st_mode & 077) | 002);
+	return repo;
 }
 
 int
-bc_git_lock(git_repository *repo)
+bc_git_lock(const char *path)
 {
-	int			fd = open(git_repository_commondir(repo), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int			fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int			status;
 
-	while (fd >= 0 && flock(fd, LOCK_EX) < 0)
+	if (fd < 0)
+		return -1;
+	do
+		status = flock(fd, LOCK_EX);
+	while (status != 0 && errno == EINTR);
+
+	/*
+	 * A file system without locks: go on.  The dispatcher starts one git role
+	 * per worktree at a time; the lock is for what it cannot know of.
+	 */
+	if (status != 0 && errno != ENOLCK && errno != EOPNOTSUPP && errno != ENOSYS)
 	{
-		if (errno == EINTR)
-			continue;
-		close(fd);				/* a file system without locks */
+		close(fd);
 		return -1;
 	}
 	return fd;
 }
 
-char *
-bc_git_worktree_name(const char *path)
+void
+bc_git_ref_name(char *out, size_t size, const char *kind, const char *key)
 {
-	/* <base>/<cluster>-<database>/worktrees/s<session>: unique in a project that several share */
-	const char *parts[3] = {path, path, path};
-	size_t		lengths[3] = {0, 0, 0};
-
-	for (const char *at = path; *at != '\0';)
-	{
-		size_t		len;
-
-		at += strspn(at, "/");
-		len = strcspn(at, "/");
-		if (len == 0)
-			break;
-		memmove(&parts[0], &parts[1], 2 * sizeof(parts[0]));
-		memmove(&lengths[0], &lengths[1], 2 * sizeof(lengths[0]));
-		parts[2] = at;
-		lengths[2] = len;
-		at += len;
-	}
-	return bc_asprintf("boocoder-%.*s-%.*s", (int) lengths[0], parts[0], (int) lengths[2], parts[2]);
+	snprintf(out, size, "refs/boocoder/%s/%s", kind, key);
 }
 
-json_t *
-bc_git_open_worktree(const json_t *order, git_repository *project, git_repository **repo)
+bool
+bc_git_file_mode(git_repository *repo)
 {
-	const char *path = bc_git_text(order, "worktree", "path");
-	struct stat st;
-	char	   *name;
-	char	   *admin;
-	int			error;
+	git_config *config = NULL;
+	int			value = 1;
 
-	*repo = NULL;
-	if (path == NULL || lstat(path, &st) < 0 || !S_ISDIR(st.st_mode))
-		return bc_git_fail("worktree_missing", NULL, "the worktree \"%s\" is not there",
-						   path != NULL ? path : "");
-	name = bc_git_worktree_name(path);
-	admin = bc_asprintf("%sworktrees/%s", git_repository_commondir(project), name);
-	error = git_repository_open_ext(repo, admin,
-									GIT_REPOSITORY_OPEN_NO_SEARCH | GIT_REPOSITORY_OPEN_NO_DOTGIT,
-									NULL);
-	if (error == 0)
-		error = git_repository_set_workdir(*repo, path, 0);
-	free(name);
-	free(admin);
-	if (error == 0)
-		return NULL;
-	git_repository_free(*repo);
-	*repo = NULL;
-	return bc_git_fail("worktree_missing", NULL, "could not open the worktree \"%s\"", path);
+	if (git_repository_config_snapshot(&config, repo) == 0)
+		git_config_get_bool(&value, config, "core.filemode");
+	git_config_free(config);
+	return value != 0;
 }
 
-json_t *
-bc_git_tree(git_repository *repo, const char *commit, git_tree **tree)
+bool
+bc_git_commit_to(git_repository *repo, const char *ref, const git_oid *tree,
+				 const git_oid *parents, size_t nparents, const char *message,
+				 git_oid *out, BcGitProblem *problem)
 {
-	git_commit *object = NULL;
-	git_oid		oid;
-	int			error = commit != NULL ? git_oid_fromstr(&oid, commit) : -1;
-
-	*tree = NULL;
-	if (error == 0)
-		error = git_commit_lookup(&object, repo, &oid);
-	if (error == 0)
-		error = git_commit_tree(tree, object);
-	git_commit_free(object);
-	if (error == 0)
-		return NULL;
-	return bc_git_fail("base_not_found", NULL, "commit %s is not in the repository",
-					   commit != NULL ? commit : "(none)");
-}
-
-json_t *
-bc_git_save(git_repository *repo, const char *ref, const git_oid *tree,
-			const git_oid *const *parents, size_t nparents, const char *message, char *hex)
-{
-	const git_commit *commits[2] = {NULL, NULL};
-	git_tree   *object = NULL;
+	git_commit *commits[MAX_PARENTS] = {NULL};
 	git_signature *who = NULL;
-	git_reference *made = NULL;
-	git_oid		oid;
-	size_t		n = 0;
-	int			error = git_tree_lookup(&object, repo, tree);
-	int			lock = bc_git_lock(repo);
+	git_tree   *content = NULL;
+	git_reference *reference = NULL;
+	bool		ok;
 
-	for (size_t i = 0; error == 0 && i < nparents && i < 2; i++)
-		if (parents[i] != NULL)
-			error = git_commit_lookup((git_commit **) &commits[n++], repo, parents[i]);
-	if (error == 0)
-		error = git_signature_now(&who, "boocoder", "boocoder@localhost");
-	if (error == 0)
-		error = git_commit_create(&oid, repo, NULL, who, who, NULL, message, object, n, commits);
-	if (error == 0)
-		error = git_reference_create(&made, repo, ref, &oid, 1, "boocoder");
-	git_reference_free(made);
+	ok = git_tree_lookup(&content, repo, tree) == 0 &&
+		git_signature_now(&who, "boocoder", "boocoder@localhost") == 0;
+	for (size_t i = 0; ok && i < nparents; i++)
+		ok = git_commit_lookup(&commits[i], repo, &parents[i]) == 0;
+	/* the qualifiers of the parents differ between versions of libgit2 */
+	ok = ok && git_commit_create(out, repo, NULL, who, who, NULL, message, content, nparents,
+								 (void *) commits) == 0 &&
+		git_reference_create(&reference, repo, ref, out, 1, "boocoder") == 0;
+	if (!ok)
+		bc_git_problem_git(problem, "cannot write \"%s\"", ref);
+	for (size_t i = 0; i < nparents; i++)
+		git_commit_free(commits[i]);
+	git_reference_free(reference);
 	git_signature_free(who);
-	git_tree_free(object);
-	git_commit_free((git_commit *) commits[0]);
-	git_commit_free((git_commit *) commits[1]);
-	if (lock >= 0)
-		close(lock);
-	if (error < 0)
-		return bc_git_fail("git_error", NULL, "could not save to \"%s\"", ref);
-	git_oid_tostr(hex, GIT_OID_HEXSZ + 1, &oid);
-	return NULL;
+	git_tree_free(content);
+	return ok;
+}
+
+bool
+bc_git_commit_tree(git_repository *repo, const char *hex, git_oid *oid, git_tree **tree,
+				   BcGitProblem *problem)
+{
+	git_commit *commit = NULL;
+	bool		ok;
+
+	if (strlen(hex) != GIT_OID_HEXSZ || git_oid_fromstr(oid, hex) != 0)
+		return bc_git_problem(problem, BC_GIT_BASE_NOT_FOUND, "\"%s\" is not a commit id", hex);
+	ok = git_commit_lookup(&commit, repo, oid) == 0 &&
+		(tree == NULL || git_commit_tree(tree, commit) == 0);
+	git_commit_free(commit);
+	if (ok)
+		return true;
+	bc_git_problem_git(problem, "the commit %s is not in the repository", hex);
+	problem->reason = BC_GIT_BASE_NOT_FOUND;
+	return false;
 }

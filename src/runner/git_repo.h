@@ -1,64 +1,88 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * git_repo.h
- *	  What the git roles share: opening repositories, results, refs, paths.
+ *	  A project's repository: opening it, and what boocoder keeps in it.
  *
- * Functions that return json_t * return NULL for success, or a RESULT that
- * says what failed, which is the caller's to pass on.
+ * That is, and nothing else: objects, one branch and one entry under
+ * worktrees/ per worktree, and refs under refs/boocoder/.  The entry is the only
+ * thing trusted about a worktree: <worktree>/.git is the agent's to write.
  */
 #ifndef BC_RUNNER_GIT_REPO_H
 #define BC_RUNNER_GIT_REPO_H
 
 #include <git2.h>
-#include <jansson.h>
+#include <limits.h>
 #include <stdbool.h>
 
-/* A RESULT of failure; libgit2's last error, if there is one, is its detail. */
-extern json_t *bc_git_fail(const char *reason, const char *hint, const char *format,...)
-			__attribute__((format(printf, 3, 4)));
+#include "runner/git_problem.h"
 
-/* "object.key" as text, or NULL. */
-extern const char *bc_git_text(const json_t *order, const char *object, const char *key);
+#define BC_GIT_BRANCH_MAX 256
 
 /*
- * Opens the repository whose checkout is "path": it must be ours, not bare,
- * and have a commit.  Only its own configuration counts.
+ * A worktree's entry.  "key" is the worktree's id, with "-2", "-3"... when
+ * another database that uses the same project has a worktree of that id.  It
+ * names everything of the worktree under refs/boocoder/.
  */
-extern json_t *bc_git_open_project(const char *path, git_repository **repo);
+typedef struct BcGitEntry
+{
+	char		key[80];
+	char		dir[PATH_MAX];	/* <common .git>/worktrees/boocoder-<key> */
+	bool		ready;			/* the checkout was completed once */
+	char		branch[BC_GIT_BRANCH_MAX];	/* short name */
+	git_oid		base;			/* the commit the worktree was made from */
+} BcGitEntry;
 
 /*
- * Opens the worktree of an order through the project's administrative entry,
- * never through the worktree's own .git, which is in the agent's hands.
+ * Opens the repository whose checkout is "path", without looking into parent
+ * directories; with "search" it does look there.  It must be ours and not bare.
+ * Sets the process's umask to what the repository's own mode allows.
  */
-extern json_t *bc_git_open_worktree(const json_t *order, git_repository *project,
-									git_repository **repo);
+extern git_repository *bc_git_open(const char *path, bool search, BcGitProblem *problem);
 
 /*
- * Waits until no other runner changes refs or worktrees of the repository; the
- * descriptor to close when done, or -1.  libgit2 itself does not expect two
- * processes to make worktrees of one repository at the same time.
+ * Takes the exclusive lock on the directory "path" (nothing is written).
+ * Returns the descriptor, close() unlocks; -1 with errno set.
  */
-extern int	bc_git_lock(git_repository *repo);
+extern int	bc_git_lock(const char *path);
 
-/* Name of the worktree's administrative entry and of its refs; the caller frees. */
-extern char *bc_git_worktree_name(const char *path);
-
-/* The tree of a commit given as hex. */
-extern json_t *bc_git_tree(git_repository *repo, const char *commit, git_tree **tree);
+/* "<common .git>/worktrees/boocoder-<key>" into "out" (PATH_MAX); false: too long. */
+extern bool bc_git_entry_path(git_repository *repo, const char *key, char *out);
 
 /*
- * Makes a commit of "tree" with the given parents (NULL ones are left out) and
- * lets "ref" point to it.  "hex" has GIT_OID_HEXSZ + 1 bytes.
+ * Finds the entry of worktree "id" at "path".  False (no problem set) when
+ * there is none.  "path" is compared by its real name.
  */
-extern json_t *bc_git_save(git_repository *repo, const char *ref, const git_oid *tree,
-						   const git_oid *const *parents, size_t nparents,
-						   const char *message, char *hex);
+extern bool bc_git_entry_find(git_repository *repo, const char *id, const char *path,
+							  BcGitEntry *entry);
 
-/*
- * The content of a worktree, without what is ignored, as a tree in the object
- * store.  Fails with diff_too_large when changed files add up to more than
- * "max_bytes" (0: no limit).
- */
-extern json_t *bc_git_snapshot(git_repository *worktree, json_int_t max_bytes, git_oid *tree);
+/* Reads branch and base of entry->dir, and sets "ready". */
+extern void bc_git_entry_load(BcGitEntry *entry);
+
+/* Marks the entry's checkout as complete; branch and base are kept in it. */
+extern bool bc_git_entry_set_ready(const BcGitEntry *entry, BcGitProblem *problem);
+
+/* Writes a small file durably: all of it or none.  False with errno set. */
+extern bool bc_git_write_file(const char *path, const char *text);
+
+/* Reads a small regular file, without its last newline.  malloc'ed or NULL. */
+extern char *bc_git_read_file(const char *path);
+
+/* Parent directory by its real name, last component kept: "out" of PATH_MAX. */
+extern bool bc_git_real_path(const char *path, char *out);
+
+/* refs/boocoder/<kind>/<key> */
+extern void bc_git_ref_name(char *out, size_t size, const char *kind, const char *key);
+
+/* core.fileMode: does the exec bit of a file count? */
+extern bool bc_git_file_mode(git_repository *repo);
+
+/* Commits "tree" with at most 3 parents and points "ref" at it (overwritten). */
+extern bool bc_git_commit_to(git_repository *repo, const char *ref, const git_oid *tree,
+							 const git_oid *parents, size_t nparents, const char *message,
+							 git_oid *out, BcGitProblem *problem);
+
+/* The commit named by its full hex id; its tree (the caller frees it) unless "tree" is NULL. */
+extern bool bc_git_commit_tree(git_repository *repo, const char *hex, git_oid *commit,
+							   git_tree **tree, BcGitProblem *problem);
 
 #endif							/* BC_RUNNER_GIT_REPO_H */

@@ -1,193 +1,352 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * git_snapshot.c
- *	  The content of a worktree as a tree.
+ *	  Walks a worktree and writes its content as a tree.
  *
- * The worktree's index says which files did not change since the checkout, so
- * only the others are read.  Everything else (diffs, archives) is then made of
- * objects, which no agent can change any more.
+ * A directory's tree is built after its children's.  Where all of them are as
+ * in the base nothing is written, so an untouched repository costs one stat
+ * per file.
  */
+#include "runner/git_snapshot.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "runner/buf.h"
-#include "runner/git_repo.h"
+#include "runner/git_content.h"
+#include "runner/git_place.h"
+#include "runner/git_text.h"
 
-#define MAX_DEPTH 64
+#define MAX_DEPTH 512
+#define MAX_SKIPPED 100
 
-typedef struct Snapshot
+typedef struct Walk
 {
-	git_repository *repo;
-	git_index  *index;			/* in memory */
-	const char *workdir;
-	json_int_t	bytes;
-	json_int_t	max_bytes;
-	json_t	   *failure;
-} Snapshot;
+	BcContent	content;
+	bool		unfold_gitlinks;
+	json_t	   *skipped;
+	BcGitProblem *problem;
+} Walk;
 
-static int
-failed(Snapshot *s, json_t *failure)
+typedef struct Child
 {
-	if (s->failure == NULL)
-		s->failure = failure;
-	else
-		json_decref(failure);
-	return -1;
+	char	   *name;
+	git_filemode_t mode;
+	git_oid		oid;
+} Child;
+
+/* What a directory's tree will hold. */
+typedef struct Children
+{
+	Child	   *items;
+	size_t		count;
+	size_t		size;
+} Children;
+
+static bool walk_dir(Walk *walk, int fd, const char *prefix, const git_tree *base, unsigned depth,
+					 git_oid *out, bool *empty);
+
+static void
+skip(Walk *walk, const char *path, const char *why)
+{
+	char		text[PATH_MAX + 128];
+
+	snprintf(text, sizeof(text), "%s: %s", path, why);
+	if (json_array_size(walk->skipped) < MAX_SKIPPED)
+		json_array_append_new(walk->skipped, bc_git_string_json(text));
 }
 
-/* Puts the file at "path" into the tree; what is no file or link is passed over. */
-static int
-add_file(Snapshot *s, const char *path)
+static bool
+add_child(Walk *walk, Children *children, const char *name, git_filemode_t mode,
+		  const git_oid *oid)
 {
-	char	   *full = bc_asprintf("%s%s", s->workdir, path);
-	git_index_entry entry;
+	Child	   *child;
+
+	if (children->count == children->size)
+	{
+		size_t		size = children->size == 0 ? 32 : children->size * 2;
+		Child	   *items = realloc(children->items, size * sizeof(Child));
+
+		if (items == NULL)
+			return bc_git_problem(walk->problem, BC_GIT_GIT_ERROR, "out of memory");
+		children->items = items;
+		children->size = size;
+	}
+	child = &children->items[children->count];
+	child->name = strdup(name);
+	child->mode = mode;
+	git_oid_cpy(&child->oid, oid);
+	if (child->name == NULL)
+		return bc_git_problem(walk->problem, BC_GIT_GIT_ERROR, "out of memory");
+	children->count++;
+	return true;
+}
+
+static void
+free_children(Children *children)
+{
+	for (size_t i = 0; i < children->count; i++)
+		free(children->items[i].name);
+	free(children->items);
+}
+
+/* Does the directory hold anything but a .git? */
+static bool
+holds_files(int dir, const char *name)
+{
+	int			fd = bc_git_place_dir(dir, name);
+	DIR		   *list = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *item;
+	bool		found = false;
+
+	if (list == NULL)
+	{
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	while (!found && (item = readdir(list)) != NULL)
+		found = strcmp(item->d_name, ".") != 0 && strcmp(item->d_name, "..") != 0 &&
+			strcmp(item->d_name, ".git") != 0;
+	closedir(list);
+	return found;
+}
+
+static bool
+take_dir(Walk *walk, int dir, const char *name, const char *path, const git_tree_entry *base,
+		 unsigned depth, Children *children)
+{
+	char		prefix[PATH_MAX + 1];
+	git_tree   *tree = NULL;
+	git_oid		oid;
+	bool		empty = true;
+	bool		ok;
+	int			fd;
+
+	snprintf(prefix, sizeof(prefix), "%s/", path);
+	if (base == NULL || git_tree_entry_type(base) != GIT_OBJECT_TREE)
+	{
+		bool		ignored = false;
+		size_t		at;
+
+		if (git_index_find_prefix(&at, walk->content.index, prefix) != 0 &&
+			!bc_git_content_ignored(&walk->content, prefix, &ignored))
+			return false;
+		if (ignored)
+			return true;
+	}
+	else if (git_tree_lookup(&tree, walk->content.repo, git_tree_entry_id(base)) != 0)
+		return bc_git_problem_git(walk->problem, "the base of \"%s\" cannot be read", path);
+	fd = bc_git_place_dir(dir, name);
+	if (fd < 0)
+		ok = bc_git_problem_errno(walk->problem, BC_GIT_GIT_ERROR,
+								  "the directory \"%s\" cannot be read", path);
+	else
+		ok = walk_dir(walk, fd, prefix, tree, depth + 1, &oid, &empty) &&
+			(empty || add_child(walk, children, name, GIT_FILEMODE_TREE, &oid));
+	git_tree_free(tree);
+	return ok;
+}
+
+static git_filemode_t
+file_mode(const Walk *walk, const struct stat *st, const git_tree_entry *base)
+{
+	bool		exec = (st->st_mode & 0100) != 0;
+
+	if (S_ISLNK(st->st_mode))
+		return GIT_FILEMODE_LINK;
+	if (!walk->content.file_mode)
+		exec = base != NULL && git_tree_entry_filemode(base) == GIT_FILEMODE_BLOB_EXECUTABLE;
+	return exec ? GIT_FILEMODE_BLOB_EXECUTABLE : GIT_FILEMODE_BLOB;
+}
+
+static bool
+take_file(Walk *walk, int dir, const char *name, const char *path, const struct stat *st,
+		  const git_tree_entry *base, Children *children)
+{
+	git_oid		oid;
+
+	if (base == NULL && git_index_get_bypath(walk->content.index, path, 0) == NULL)
+	{
+		bool		ignored;
+
+		if (!bc_git_content_ignored(&walk->content, path, &ignored))
+			return false;
+		if (ignored)
+			return true;
+	}
+	return bc_git_content_blob(&walk->content, dir, name, path, st,
+							   base != NULL ? git_tree_entry_id(base) : NULL, &oid) &&
+		add_child(walk, children, name, file_mode(walk, st, base), &oid);
+}
+
+/* Why an entry of a directory cannot be in a tree, or NULL. */
+static const char *
+why_not(const char *name, const struct stat *st, const git_tree_entry *base, unsigned depth)
+{
+	const char *unsafe = base != NULL ? NULL : bc_git_path_unsafe(name);
+
+	if (unsafe != NULL)
+		return unsafe;
+	if (S_ISLNK(st->st_mode))
+		return strcasecmp(name, ".gitmodules") == 0 ?
+			"git refuses a symbolic link of this name" : NULL;
+	if (S_ISDIR(st->st_mode))
+		return depth >= MAX_DEPTH ? "nested too deeply" : NULL;
+	return S_ISREG(st->st_mode) ? NULL : "neither a file nor a directory nor a symbolic link";
+}
+
+static bool
+take(Walk *walk, int dir, const char *name, const char *prefix, const git_tree *base_dir,
+	 unsigned depth, Children *children)
+{
+	const git_tree_entry *base = base_dir == NULL ? NULL :
+		git_tree_entry_byname(base_dir, name);
+	char		path[PATH_MAX];
 	struct stat st;
-	int			error = 0;
+	const char *why;
 
-	memset(&entry, 0, sizeof(entry));
-	if (lstat(full, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISLNK(st.st_mode)))
+	if (strcmp(name, ".git") == 0)
+		return true;			/* ours at the top, a nested repository's below */
+	if ((size_t) snprintf(path, sizeof(path), "%s%s", prefix, name) >= sizeof(path) - 1)
 	{
-		free(full);
-		return 0;
+		skip(walk, prefix, "a path in it is too long");
+		return true;
 	}
-	s->bytes += st.st_size;
-	if (s->max_bytes > 0 && s->bytes > s->max_bytes)
-		error = failed(s, bc_git_fail("diff_too_large",
-									  "Raise boocoder.max_diff, or have such files ignored.",
-									  "changed files add up to more than %lld bytes, at \"%s\"",
-									  (long long) s->max_bytes, path));
-	else if (access(full, R_OK) < 0 && S_ISREG(st.st_mode))
-		error = failed(s, bc_git_fail("git_error", NULL, "can't read \"%s\": %s", path,
-									  strerror(errno)));
-	else if (git_blob_create_from_workdir(&entry.id, s->repo, path) < 0)
-		error = failed(s, bc_git_fail("git_error", NULL, "could not read \"%s\"", path));
-	else
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+		return errno == ENOENT || bc_git_problem_errno(walk->problem, BC_GIT_GIT_ERROR,
+													   "\"%s\" cannot be read", path);
+	/* a submodule: what lies there is its own repository's */
+	if (base != NULL && git_tree_entry_type(base) == GIT_OBJECT_COMMIT &&
+		(!walk->unfold_gitlinks || (S_ISDIR(st.st_mode) && !holds_files(dir, name))))
+		return add_child(walk, children, name, GIT_FILEMODE_COMMIT, git_tree_entry_id(base));
+	why = why_not(name, &st, base, depth);
+	if (why != NULL)
 	{
-		entry.path = path;
-		entry.mode = S_ISLNK(st.st_mode) ? GIT_FILEMODE_LINK :
-			(st.st_mode & S_IXUSR) ? GIT_FILEMODE_BLOB_EXECUTABLE : GIT_FILEMODE_BLOB;
-		if (git_index_add(s->index, &entry) < 0)
-			error = failed(s, bc_git_fail("git_error", NULL, "could not add \"%s\"", path));
+		skip(walk, path, why);
+		return true;
 	}
-	free(full);
-	return error;
+	if (S_ISDIR(st.st_mode))
+		return take_dir(walk, dir, name, path, base, depth, children);
+	return take_file(walk, dir, name, path, &st, base, children);
 }
 
-/* A directory that git treats as a repository of its own: its files, but not its .git. */
-static int
-add_directory(Snapshot *s, const char *path, int depth)
+/* Gitlinks whose directory is missing stay: an empty directory is no change. */
+static bool
+keep_missing_gitlinks(Walk *walk, int dir, const git_tree *base, Children *children)
 {
-	char	   *full = bc_asprintf("%s%s", s->workdir, path);
-	int			fd = open(full, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR		   *dir = fd >= 0 ? fdopendir(fd) : NULL;
-	struct dirent *entry;
-	int			error = 0;
-
-	free(full);
-	while (dir != NULL && error == 0 && depth < MAX_DEPTH && (entry = readdir(dir)) != NULL)
+	for (size_t i = 0; base != NULL && i < git_tree_entrycount(base); i++)
 	{
+		const git_tree_entry *entry = git_tree_entry_byindex(base, i);
 		struct stat st;
-		char	   *child;
-		int			ignored = 0;
 
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-			strcasecmp(entry->d_name, ".git") == 0 ||
-			fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			continue;
-		child = bc_asprintf("%s%s", path, entry->d_name);
-		if (git_ignore_path_is_ignored(&ignored, s->repo, child) == 0 && ignored)
-			error = 0;
-		else if (S_ISDIR(st.st_mode))
-		{
-			char	   *below = bc_asprintf("%s/", child);
-
-			error = add_directory(s, below, depth + 1);
-			free(below);
-		}
-		else
-			error = add_file(s, child);
-		free(child);
+		if (git_tree_entry_type(entry) == GIT_OBJECT_COMMIT &&
+			fstatat(dir, git_tree_entry_name(entry), &st, AT_SYMLINK_NOFOLLOW) != 0 &&
+			!add_child(walk, children, git_tree_entry_name(entry), GIT_FILEMODE_COMMIT,
+					   git_tree_entry_id(entry)))
+			return false;
 	}
-	if (dir != NULL)
-		closedir(dir);
-	else if (fd >= 0)
+	return true;
+}
+
+static bool
+same_as_base(const Children *children, const git_tree *base)
+{
+	if (base == NULL || children->count != git_tree_entrycount(base))
+		return false;
+	for (size_t i = 0; i < children->count; i++)
+	{
+		const Child *child = &children->items[i];
+		const git_tree_entry *entry = git_tree_entry_byname(base, child->name);
+
+		if (entry == NULL || git_tree_entry_filemode(entry) != child->mode ||
+			!git_oid_equal(git_tree_entry_id(entry), &child->oid))
+			return false;
+	}
+	return true;
+}
+
+static bool
+write_tree(Walk *walk, const char *prefix, const Children *children, git_oid *out)
+{
+	git_treebuilder *builder = NULL;
+	bool		ok = git_treebuilder_new(&builder, walk->content.repo, NULL) == 0;
+
+	for (size_t i = 0; ok && i < children->count; i++)
+		ok = git_treebuilder_insert(NULL, builder, children->items[i].name,
+									&children->items[i].oid, children->items[i].mode) == 0;
+	ok = ok && git_treebuilder_write(out, builder) == 0;
+	git_treebuilder_free(builder);
+	return ok || bc_git_problem_git(walk->problem, "the directory \"%s\" cannot be stored", prefix);
+}
+
+/* Takes over "fd".  "prefix" is empty or ends with a slash. */
+static bool
+walk_dir(Walk *walk, int fd, const char *prefix, const git_tree *base, unsigned depth,
+		 git_oid *out, bool *empty)
+{
+	Children	children = {0};
+	DIR		   *dir = fdopendir(fd);
+	struct dirent *item;
+	bool		ok;
+
+	if (dir == NULL)
+	{
 		close(fd);
-	return error;
+		return bc_git_problem_errno(walk->problem, BC_GIT_GIT_ERROR, "\"%s\" cannot be read",
+									prefix);
+	}
+	ok = bc_git_content_steer(&walk->content, fd, prefix);
+	while (ok && (errno = 0, item = readdir(dir)) != NULL)
+	{
+		if (strcmp(item->d_name, ".") != 0 && strcmp(item->d_name, "..") != 0)
+			ok = take(walk, fd, item->d_name, prefix, base, depth, &children);
+	}
+	if (ok && errno != 0)
+		ok = bc_git_problem_errno(walk->problem, BC_GIT_GIT_ERROR, "\"%s\" cannot be read", prefix);
+	ok = ok && keep_missing_gitlinks(walk, fd, base, &children);
+	closedir(dir);
+	*empty = children.count == 0;
+	if (ok && same_as_base(&children, base))
+		git_oid_cpy(out, git_tree_id(base));
+	else if (ok && (!*empty || depth == 0))
+		ok = write_tree(walk, prefix, &children, out);
+	free_children(&children);
+	return ok;
 }
 
-static int
-add_delta(Snapshot *s, const git_diff_delta *delta)
+bool
+bc_git_snapshot(const BcSnapshotOptions *options, BcSnapshot *snapshot, BcGitProblem *problem)
 {
-	const char *path = delta->new_file.path;
-	size_t		len = strlen(path);
+	Walk		walk = {
+		.content = {.max_file = options->max_file},
+		.unfold_gitlinks = options->unfold_gitlinks, .problem = problem
+	};
+	char		real[PATH_MAX];
+	int			top = bc_git_real_path(options->path, real) ? bc_git_place_dir(AT_FDCWD, real) : -1;
+	bool		empty;
+	bool		ok;
 
-	switch (delta->status)
-	{
-		case GIT_DELTA_DELETED:
-			(void) git_index_remove(s->index, path, 0);
-			return 0;
-		case GIT_DELTA_UNTRACKED:
-			if (len > 0 && path[len - 1] == '/')
-				return add_directory(s, path, 0);
-			return add_file(s, path);
-		case GIT_DELTA_MODIFIED:
-		case GIT_DELTA_TYPECHANGE:
-		case GIT_DELTA_ADDED:
-			(void) git_index_remove(s->index, path, 0);
-			return add_file(s, path);
-		case GIT_DELTA_UNREADABLE:
-			return failed(s, bc_git_fail("git_error", NULL, "can't read \"%s\"", path));
-		case GIT_DELTA_UNMODIFIED:
-		case GIT_DELTA_RENAMED:
-		case GIT_DELTA_COPIED:
-		case GIT_DELTA_IGNORED:
-		case GIT_DELTA_CONFLICTED:
-			return 0;
-	}
-	return 0;
-}
-
-json_t *
-bc_git_snapshot(git_repository *worktree, json_int_t max_bytes, git_oid *tree)
-{
-	Snapshot	s = {worktree, NULL, git_repository_workdir(worktree), 0, max_bytes, NULL};
-	git_diff_options options = GIT_DIFF_OPTIONS_INIT;
-	git_index  *on_disk = NULL;
-	git_diff   *diff = NULL;
-	int			error = git_repository_index(&on_disk, worktree);
-
-	options.flags = GIT_DIFF_INCLUDE_UNTRACKED | GIT_DIFF_RECURSE_UNTRACKED_DIRS |
-		GIT_DIFF_INCLUDE_TYPECHANGE | GIT_DIFF_IGNORE_SUBMODULES | GIT_DIFF_SKIP_BINARY_CHECK;
-	options.ignore_submodules = GIT_SUBMODULE_IGNORE_ALL;
-	if (error == 0)
-		error = git_diff_index_to_workdir(&diff, worktree, on_disk, &options);
-	if (error == 0)
-		error = git_index_new(&s.index);
-	for (size_t i = 0; error == 0 && i < git_index_entrycount(on_disk); i++)
-	{
-		const git_index_entry *entry = git_index_get_byindex(on_disk, i);
-
-		if (git_index_entry_stage(entry) == 0)
-			error = git_index_add(s.index, entry);
-	}
-	/* Removals first: a file may have become a directory. */
-	for (size_t i = 0; error == 0 && i < git_diff_num_deltas(diff); i++)
-		if (git_diff_get_delta(diff, i)->status == GIT_DELTA_DELETED)
-			error = add_delta(&s, git_diff_get_delta(diff, i));
-	for (size_t i = 0; error == 0 && i < git_diff_num_deltas(diff); i++)
-		if (git_diff_get_delta(diff, i)->status != GIT_DELTA_DELETED)
-			error = add_delta(&s, git_diff_get_delta(diff, i));
-	if (error == 0)
-		error = git_index_write_tree_to(tree, s.index, worktree);
-	if (error < 0 && s.failure == NULL)
-		s.failure = bc_git_fail("git_error", NULL, "could not take a snapshot of the worktree");
-	git_diff_free(diff);
-	git_index_free(s.index);
-	git_index_free(on_disk);
-	return s.failure;
+	snapshot->skipped = NULL;
+	if (top < 0)
+		return bc_git_problem_errno(problem, BC_GIT_WORKTREE_MISSING, "the worktree \"%s\" is gone",
+									options->path);
+	walk.skipped = json_array();
+	ok = bc_git_content_open(&walk.content, options->project, options->entry_dir, problem);
+	if (ok)
+		ok = walk_dir(&walk, top, "", options->base, 0, &snapshot->tree, &empty);
+	else
+		close(top);
+	bc_git_content_close(&walk.content);
+	if (ok)
+		snapshot->skipped = walk.skipped;
+	else
+		json_decref(walk.skipped);
+	return ok;
 }

@@ -1,303 +1,429 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * git_worktree.c
- *	  Roles "worktree" and "inspect".
+ *	  Role "worktree": a session's worktree exists, whatever happened before.
  *
- * A worktree is made where the row says, and found again there.  Something in
- * its place that is not the worktree is moved aside, never deleted.
+ * The entry in the repository comes first and the mark that the checkout is
+ * complete last.  So a directory whose entry has no mark holds nothing but an
+ * interrupted checkout (no agent has seen it) and is filled again, and a
+ * directory without an entry is not ours and never touched.  The repository is
+ * locked while names are chosen, the entry alone while files are written: two
+ * sessions of one project are filled side by side.
  */
+#include <dirent.h>
 #include <errno.h>
-#include <pwd.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "runner/buf.h"
+#include "runner/git_checkout.h"
+#include "runner/git_place.h"
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
-#include "runner/paths.h"
-#include "runner/sandbox.h"
+#include "runner/git_text.h"
 
-#define MAX_BRANCH_TRIES 1000
+#define MAX_NAMES 1000
 
-/* The commit a new worktree begins with. */
-static json_t *
-find_base(git_repository *repo, const json_t *order, git_commit **base)
+typedef struct Job
 {
-	const char *commit = bc_git_text(order, "worktree", "base_commit");
-	const char *ref = bc_git_text(order, "worktree", "base_ref");
-	const char *wanted = commit != NULL ? commit : ref != NULL ? ref : "HEAD";
-	git_object *object = NULL;
-	git_object *peeled = NULL;
-	int			error = git_revparse_single(&object, repo, wanted);
+	/* Order, borrowed */
+	const char *project;
+	const char *path;
+	const char *branch;
+	const char *base_ref;		/* NULL: HEAD */
+	const char *base_commit;	/* NULL: not recorded yet */
+	const char *root;
+	const json_t *forbidden;
+	char		id[64];
 
-	if (error < 0 && commit == NULL && ref != NULL)
-	{
-		char	   *remote = bc_asprintf("refs/remotes/origin/%s", ref);
+	/* Places */
+	char		real_root[PATH_MAX];
+	const char *below;			/* part of path below the root */
+	char		real[PATH_MAX]; /* the worktree's real name */
 
-		error = git_revparse_single(&object, repo, remote);
-		free(remote);
-	}
-	if (error == 0)
-		error = git_object_peel(&peeled, object, GIT_OBJECT_COMMIT);
-	git_object_free(object);
-	*base = (git_commit *) peeled;
-	if (error == 0)
-		return NULL;
-	return bc_git_fail("base_not_found", "Set the project's base_branch to one that exists.",
-					   "there is no commit \"%s\" to begin with", wanted);
-}
+	/* Handles */
+	git_repository *repo;
+	int			root_fd;
+	int			fd;				/* the worktree's directory, -1: not open */
+} Job;
 
-/* Is it checked out in some worktree, or the main checkout? */
 static bool
-in_use(const git_reference *branch)
+resolve_base(Job *job, git_oid *base, BcGitProblem *problem)
 {
-	return git_branch_is_checked_out(branch) == 1;
-}
+	git_reference *ref = NULL;
+	git_object *commit = NULL;
+	char		name[BC_GIT_BRANCH_MAX + 16];
+	bool		ok;
 
-/*
- * The branch of the worktree.  One of that name that is free and ours (the row
- * knows a base already) is used again; otherwise a name that is free is found.
- */
-static json_t *
-make_branch(git_repository *repo, const json_t *order, const git_commit *base,
-			git_reference **branch)
-{
-	const char *wanted = bc_git_text(order, "worktree", "branch");
-	bool		again = bc_git_text(order, "worktree", "base_commit") != NULL;
-
-	if (again && git_branch_lookup(branch, repo, wanted, GIT_BRANCH_LOCAL) == 0)
+	if (job->base_commit != NULL)
+		return bc_git_commit_tree(job->repo, job->base_commit, base, NULL, problem);
+	if (job->base_ref == NULL)
 	{
-		if (!in_use(*branch))
-			return NULL;
-		git_reference_free(*branch);
+		if (git_repository_head_unborn(job->repo) == 1)
+		{
+			bc_git_problem(problem, BC_GIT_REPOSITORY_EMPTY,
+						   "the repository \"%s\" has no commit yet", job->project);
+			return bc_git_problem_hint(problem, "Make a first commit; a worktree starts from one.");
+		}
+		ok = git_repository_head(&ref, job->repo) == 0;
 	}
-	for (int i = 1; i < MAX_BRANCH_TRIES; i++)
+	else
 	{
-		char	   *name = i == 1 ? bc_strdup(wanted) : bc_asprintf("%s-%d", wanted, i);
-		int			error = git_branch_create(branch, repo, name, base, 0);
-
-		free(name);
-		if (error == 0)
-			return NULL;
-		if (error != GIT_EEXISTS)
-			break;
+		snprintf(name, sizeof(name), "refs/heads/%s", job->base_ref);
+		ok = strlen(job->base_ref) < BC_GIT_BRANCH_MAX &&
+			(git_reference_lookup(&ref, job->repo, name) == 0 ||
+			 git_reference_dwim(&ref, job->repo, job->base_ref) == 0);
 	}
-	return bc_git_fail("git_error", NULL, "could not create the branch \"%s\"", wanted);
+	ok = ok && git_reference_peel(&commit, ref, GIT_OBJECT_COMMIT) == 0;
+	if (ok)
+		git_oid_cpy(base, git_object_id(commit));
+	git_object_free(commit);
+	git_reference_free(ref);
+	if (ok)
+		return true;
+	bc_git_problem_git(problem, "the base \"%s\" is no branch, tag or ref of the repository \"%s\"",
+					   job->base_ref != NULL ? job->base_ref : "HEAD", job->project);
+	problem->reason = BC_GIT_BASE_NOT_FOUND;
+	return bc_git_problem_hint(problem, "Set the project's base branch to one that exists.");
 }
 
-static json_t *
-move_aside(const char *path)
-{
-	char	   *aside = bc_asprintf("%s.found-%lld", path, (long long) time(NULL));
-	json_t	   *failure = NULL;
-
-	if (rename(path, aside) < 0)
-		failure = bc_git_fail("path_occupied", NULL, "\"%s\" is in the way: %s", path,
-							  strerror(errno));
-	free(aside);
-	return failure;
-}
-
-/* Opens the worktree if it is whole. */
+/* A key that nothing of another worktree has: neither an entry nor refs. */
 static bool
-is_there(const json_t *order, git_repository *project, const char *name)
+choose_key(Job *job, BcGitEntry *entry, BcGitProblem *problem)
 {
-	git_repository *repo = NULL;
-	git_worktree *worktree = NULL;
-	json_t	   *failure = bc_git_open_worktree(order, project, &repo);
-	git_index  *index = NULL;
-	bool		found = failure == NULL &&
-		git_worktree_lookup(&worktree, project, name) == 0 &&
-		git_repository_index(&index, repo) == 0 &&
-		access(git_index_path(index), F_OK) == 0;
+	static const char *const kinds[] = {"snapshots", "base"};
 
-	json_decref(failure);
-	git_index_free(index);
-	git_worktree_free(worktree);
-	git_repository_free(repo);
-	return found;
-}
-
-/* What a run that was killed, or somebody with rm, left of the worktree. */
-static json_t *
-clear_remains(git_repository *project, const char *name, const char *path)
-{
-	git_worktree_prune_options options = GIT_WORKTREE_PRUNE_OPTIONS_INIT;
-	git_worktree *worktree = NULL;
-	struct stat st;
-	json_t	   *failure = NULL;
-
-	if (lstat(path, &st) == 0)
-		failure = move_aside(path);
-	if (failure == NULL && git_worktree_lookup(&worktree, project, name) == 0)
+	for (int n = 1; n < MAX_NAMES; n++)
 	{
-		options.flags = GIT_WORKTREE_PRUNE_VALID | GIT_WORKTREE_PRUNE_LOCKED;
-		if (git_worktree_prune(worktree, &options) < 0)
-			failure = bc_git_fail("git_error", NULL, "could not prune the worktree \"%s\"", name);
+		char		ref[128];
+		git_oid		oid;
+		struct stat st;
+		bool		vacant;
+
+		snprintf(entry->key, sizeof(entry->key), n == 1 ? "%s" : "%s-%d", job->id, n);
+		if (!bc_git_entry_path(job->repo, entry->key, entry->dir))
+			return bc_git_problem(problem, BC_GIT_GIT_ERROR, "the path \"%s\" is too long",
+								  job->project);
+		vacant = lstat(entry->dir, &st) != 0 && errno == ENOENT;
+		for (int k = 0; vacant && k < 2; k++)
+		{
+			bc_git_ref_name(ref, sizeof(ref), kinds[k], entry->key);
+			vacant = git_reference_name_to_id(&oid, job->repo, ref) == GIT_ENOTFOUND;
+		}
+		if (vacant)
+			return true;
 	}
-	git_worktree_free(worktree);
-	return failure;
+	return bc_git_problem(problem, BC_GIT_GIT_ERROR, "no free name for the worktree in \"%s\"",
+						  job->project);
 }
 
-static json_t *
-make_parent(const char *path)
+static bool
+choose_branch(Job *job, BcGitEntry *entry, BcGitProblem *problem)
 {
-	char	   *parent = bc_asprintf("%.*s", (int) (strrchr(path, '/') - path), path);
-	int			error = bc_sandbox_mkdir(parent);
+	int			valid = 0;
 
-	free(parent);
-	if (error == 0)
-		return NULL;
-	return bc_git_fail("worktree_root_unwritable", NULL, "could not make the directory of \"%s\": %s",
-					   path, strerror(error));
+	if (strlen(job->branch) >= BC_GIT_BRANCH_MAX - 8 || strpbrk(job->branch, " \t\n") != NULL ||
+		git_branch_name_is_valid(&valid, job->branch) != 0 || !valid)
+		return bc_git_problem(problem, BC_GIT_GIT_ERROR, "\"%s\" cannot be the name of a branch",
+							  job->branch);
+	for (int n = 1; n < MAX_NAMES; n++)
+	{
+		git_reference *ref = NULL;
+		int			code;
+
+		snprintf(entry->branch, sizeof(entry->branch), n == 1 ? "%s" : "%s-%d", job->branch, n);
+		code = git_branch_lookup(&ref, job->repo, entry->branch, GIT_BRANCH_LOCAL);
+		git_reference_free(ref);
+		if (code == GIT_ENOTFOUND)
+			return true;
+		if (code != 0)
+			return bc_git_problem_git(problem, "cannot look for the branch \"%s\"", entry->branch);
+	}
+	return bc_git_problem(problem, BC_GIT_GIT_ERROR, "no free name for the branch \"%s\"",
+						  job->branch);
 }
 
-static json_t *
-make(git_repository *project, const json_t *order, const char *name, const char *path)
+static bool
+create_branch(Job *job, const BcGitEntry *entry, BcGitProblem *problem)
 {
-	git_worktree_add_options options = GIT_WORKTREE_ADD_OPTIONS_INIT;
-	git_commit *base = NULL;
-	git_reference *branch = NULL;
-	git_worktree *worktree = NULL;
-	json_t	   *failure = make_parent(path);
-	int			lock = bc_git_lock(project);
+	git_reference *ref = NULL;
+	char		name[BC_GIT_BRANCH_MAX + 16];
+	int			code;
 
-	if (failure == NULL)
-		failure = clear_remains(project, name, path);
-	if (failure == NULL)
-		failure = find_base(project, order, &base);
-	if (failure == NULL)
-		failure = make_branch(project, order, base, &branch);
-	options.ref = branch;
-	if (failure == NULL && git_worktree_add(&worktree, project, name, path, &options) < 0)
-		failure = bc_git_fail("git_error", NULL, "could not make the worktree \"%s\"", path);
-	git_worktree_free(worktree);
-	git_reference_free(branch);
-	git_commit_free(base);
-	if (lock >= 0)
-		close(lock);
-	return failure;
+	snprintf(name, sizeof(name), "refs/heads/%s", entry->branch);
+	/* by force: in an entry that was never ready the branch has nobody's work */
+	code = git_reference_create(&ref, job->repo, name, &entry->base, 1, "boocoder: worktree");
+	git_reference_free(ref);
+	if (code == 0)
+		return true;
+	bc_git_problem_git(problem, "the branch \"%s\" cannot be made", entry->branch);
+	return bc_git_problem_hint(problem, "A branch whose name is the first part of it is in the way, "
+							   "or the server's user may not write to the repository.");
 }
 
-/* What the row is to know of the worktree. */
-static json_t *
-describe(git_repository *project, const json_t *order, const char *name, bool created)
+/* The entry appears whole, by a rename, or not at all. */
+static bool
+create_entry(Job *job, const BcGitEntry *entry, BcGitProblem *problem)
 {
-	const char *given = bc_git_text(order, "worktree", "base_commit");
-	git_repository *repo = NULL;
-	git_reference *head = NULL;
-	git_oid		oid;
+	char		list[PATH_MAX];
+	char		temp[PATH_MAX + 8];
+	char		file[PATH_MAX + 32];
+	char		text[PATH_MAX + BC_GIT_BRANCH_MAX];
+	int			list_fd;
+	bool		ok;
+
+	snprintf(list, sizeof(list), "%sworktrees", git_repository_commondir(job->repo));
+	snprintf(temp, sizeof(temp), "%s.new", entry->dir);
+	if ((mkdir(list, 0777) != 0 && errno != EEXIST) ||
+		(list_fd = bc_git_place_dir(AT_FDCWD, list)) < 0)
+		return bc_git_problem_errno(problem, BC_GIT_REPOSITORY_UNREADABLE,
+									"the repository \"%s\" is not writable", job->project);
+	ok = bc_git_place_remove(list_fd, strrchr(temp, '/') + 1, problem);
+	close(list_fd);
+	if (!ok)
+		return false;
+
+	ok = mkdir(temp, 0777) == 0;
+	snprintf(file, sizeof(file), "%s/commondir", temp);
+	ok = ok && bc_git_write_file(file, "../..\n");
+	snprintf(file, sizeof(file), "%s/HEAD", temp);
+	snprintf(text, sizeof(text), "ref: refs/heads/%s\n", entry->branch);
+	ok = ok && bc_git_write_file(file, text);
+	snprintf(file, sizeof(file), "%s/gitdir", temp);
+	snprintf(text, sizeof(text), "%s/.git\n", job->real);
+	ok = ok && bc_git_write_file(file, text) && rename(temp, entry->dir) == 0;
+	return ok || bc_git_problem_errno(problem, BC_GIT_REPOSITORY_UNREADABLE,
+									  "the repository \"%s\" is not writable", job->project);
+}
+
+static bool
+dir_is_empty(int fd)
+{
+	int			copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR		   *dir = copy < 0 ? NULL : fdopendir(copy);
+	int			count = 0;
+
+	if (dir == NULL)
+	{
+		if (copy >= 0)
+			close(copy);
+		return false;
+	}
+	while (readdir(dir) != NULL)
+		count++;
+	closedir(dir);
+	return count == 2;
+}
+
+/* Opens the worktree's directory; "*made" says that it was missing. */
+static bool
+open_directory(Job *job, bool *made, BcGitProblem *problem)
+{
+	const char *name;
+	int			parent = bc_git_place_parent(job->root_fd, job->below, 0700, &name, NULL);
+
+	if (parent < 0)
+		return bc_git_problem_errno(problem, errno == ELOOP || errno == ENOTDIR ?
+									BC_GIT_WORKTREE_ROOT_UNSAFE : BC_GIT_WORKTREE_ROOT_UNWRITABLE,
+									"the directory of the worktree \"%s\" cannot be made", job->path);
+	*made = mkdirat(parent, name, 0700) == 0;
+	if (*made || errno == EEXIST)
+	{
+		job->fd = bc_git_place_dir(parent, name);
+		if (job->fd < 0)
+			bc_git_problem_errno(problem, BC_GIT_PATH_OCCUPIED,
+								 "something that is not a directory is at \"%s\"", job->path);
+	}
+	else
+		bc_git_problem_errno(problem, BC_GIT_WORKTREE_ROOT_UNWRITABLE,
+							 "the worktree \"%s\" cannot be made", job->path);
+	close(parent);
+	return job->fd >= 0;
+}
+
+/* Of an entry that was never ready, the branch is the one that its HEAD names. */
+static bool
+resume_entry(Job *job, BcGitEntry *entry, BcGitProblem *problem)
+{
+	char		file[PATH_MAX + 32];
+	char	   *head;
+
+	snprintf(file, sizeof(file), "%s/HEAD", entry->dir);
+	head = bc_git_read_file(file);
+	entry->branch[0] = '\0';
+	if (head != NULL && strncmp(head, "ref: refs/heads/", 16) == 0)
+		snprintf(entry->branch, sizeof(entry->branch), "%s", head + 16);
+	free(head);
+	if (entry->branch[0] == '\0')
+		return bc_git_problem(problem, BC_GIT_GIT_ERROR, "\"%s\" is damaged", file);
+	return create_branch(job, entry, problem);
+}
+
+/* With the repository locked: the entry exists and the directory is open. */
+static bool
+claim(Job *job, BcGitEntry *entry, bool *lost, BcGitProblem *problem)
+{
+	bool		found = bc_git_entry_find(job->repo, job->id, job->real, entry);
+	bool		made = false;
+
+	if (!(found && entry->ready) && !resolve_base(job, &entry->base, problem))
+		return false;
+	if (!open_directory(job, &made, problem))
+		return false;
+	*lost = found && entry->ready && made;
+	if (found)
+		return entry->ready || resume_entry(job, entry, problem);
+	if (!made && !dir_is_empty(job->fd))
+	{
+		bc_git_problem(problem, BC_GIT_PATH_OCCUPIED,
+					   "the directory \"%s\" exists, but is not a worktree of the repository \"%s\"",
+					   job->path, job->project);
+		return bc_git_problem_hint(problem, "boocoder does not remove what it did not make: move it "
+								   "away after a look at it.");
+	}
+	return choose_key(job, entry, problem) && choose_branch(job, entry, problem) &&
+		create_entry(job, entry, problem) && create_branch(job, entry, problem);
+}
+
+/* What the files are written from; when the directory vanished, the last snapshot. */
+static bool
+content(Job *job, const BcGitEntry *entry, bool lost, git_tree **tree, BcGitProblem *problem)
+{
+	char		ref[128];
 	char		hex[GIT_OID_HEXSZ + 1];
-	json_t	   *failure = bc_git_open_worktree(order, project, &repo);
-	json_t	   *result = NULL;
+	git_oid		oid = entry->base;
 
-	if (failure == NULL && (git_repository_head(&head, repo) < 0 ||
-							git_reference_name_to_id(&oid, repo, "HEAD") < 0))
-		failure = bc_git_fail("git_error", NULL, "the worktree has no HEAD");
-	if (failure == NULL)
+	bc_git_ref_name(ref, sizeof(ref), "snapshots", entry->key);
+	if (lost && git_reference_name_to_id(&oid, job->repo, ref) != 0)
+		oid = entry->base;
+	return bc_git_commit_tree(job->repo, git_oid_tostr(hex, sizeof(hex), &oid), &oid, tree, problem);
+}
+
+/* With the entry locked: the files are there. */
+static bool
+fill(Job *job, BcGitEntry *entry, bool lost, bool *created, BcGitProblem *problem)
+{
+	git_tree   *tree = NULL;
+	bool		ok;
+
+	if (!entry->ready)
 	{
-		char	   *git_dir = bc_strdup(git_repository_commondir(project));
-		char	   *admin = bc_asprintf("%sworktrees/%s", git_dir, name);
+		/* another run may have completed it while we waited for the lock */
+		BcGitEntry	now = *entry;
 
-		git_oid_tostr(hex, sizeof(hex), &oid);
-		if (git_dir[0] != '\0' && git_dir[strlen(git_dir) - 1] == '/')
-			git_dir[strlen(git_dir) - 1] = '\0';
-		result = json_pack("{s:b, s:b, s:s, s:s, s:s, s:s, s:s}", "ok", 1, "created", created,
-						   "path", bc_git_text(order, "worktree", "path"),
-						   "branch", git_reference_shorthand(head),
-						   "base_commit", given != NULL ? given : hex,
-						   "git_dir", git_dir, "admin_dir", admin);
-		free(git_dir);
-		free(admin);
+		bc_git_entry_load(&now);
+		if (now.ready)
+			*entry = now;
 	}
-	git_reference_free(head);
-	git_repository_free(repo);
-	return failure != NULL ? failure : result;
+	*created = lost || !entry->ready;
+	if (!*created)
+		return bc_git_checkout_link(job->fd, entry, problem);
+	ok = bc_git_checkout_link(job->fd, entry, problem) &&
+		content(job, entry, lost, &tree, problem) &&
+		bc_git_checkout(job->project, entry, job->real, tree, problem) &&
+		bc_git_entry_set_ready(entry, problem);
+	git_tree_free(tree);
+	return ok;
+}
+
+/* Opens the repository and the root, and finds out where the worktree lies. */
+static bool
+locate(Job *job, BcGitProblem *problem)
+{
+	char		project[PATH_MAX];
+
+	job->repo = bc_git_open(job->project, false, problem);
+	if (job->repo == NULL)
+		return false;
+	if (realpath(job->project, project) == NULL)
+		return bc_git_problem_errno(problem, BC_GIT_REPOSITORY_MISSING, "\"%s\" is gone",
+									job->project);
+	if (!bc_git_place_check_root(job->root, job->forbidden, project, job->real_root, problem))
+		return false;
+	job->below = bc_git_place_below(job->path, job->root, job->real_root, problem);
+	if (job->below == NULL)
+		return false;
+	if ((size_t) snprintf(job->real, sizeof(job->real), "%s/%s", job->real_root, job->below) >=
+		sizeof(job->real) - 8 || strpbrk(job->real, "\n\r") != NULL)
+		return bc_git_problem(problem, BC_GIT_WORKTREE_ROOT_UNSAFE,
+							  "the path \"%s\" is too long, or has a line end in it", job->path);
+	job->root_fd = bc_git_place_open_root(job->real_root, problem);
+	return job->root_fd >= 0;
+}
+
+static bool
+ensure(Job *job, BcGitEntry *entry, bool *created, BcGitProblem *problem)
+{
+	bool		lost = false;
+	bool		ok;
+	int			lock;
+
+	if (!locate(job, problem))
+		return false;
+	lock = bc_git_lock(git_repository_commondir(job->repo));
+	if (lock < 0)
+		return bc_git_problem_errno(problem, BC_GIT_REPOSITORY_UNREADABLE, "cannot lock \"%s\"",
+									job->project);
+	ok = claim(job, entry, &lost, problem);
+	close(lock);
+	if (!ok)
+		return false;
+	lock = bc_git_lock(entry->dir);
+	if (lock < 0)
+		return bc_git_problem_errno(problem, BC_GIT_GIT_ERROR, "cannot lock \"%s\"", entry->dir);
+	ok = fill(job, entry, lost, created, problem);
+	close(lock);
+	return ok;
+}
+
+static json_t *
+result(Job *job, const BcGitEntry *entry, bool created)
+{
+	char		hex[GIT_OID_HEXSZ + 1];
+	char		common[PATH_MAX];
+	size_t		length;
+
+	snprintf(common, sizeof(common), "%s", git_repository_commondir(job->repo));
+	for (length = strlen(common); length > 1 && common[length - 1] == '/'; length--)
+		common[length - 1] = '\0';
+	return json_pack("{s:b, s:b, s:o, s:o, s:s, s:o, s:o}", "ok", 1, "created", created,
+					 "path", bc_git_string_json(job->real),
+					 "branch", bc_git_string_json(entry->branch),
+					 "base_commit", git_oid_tostr(hex, sizeof(hex), &entry->base),
+					 "git_dir", bc_git_string_json(common),
+					 "admin_dir", bc_git_string_json(entry->dir));
 }
 
 json_t *
 bc_git_worktree(const json_t *order)
 {
-	const char *project_path = bc_git_text(order, "project", "path");
-	const char *path = bc_git_text(order, "worktree", "path");
-	const char *root = json_string_value(json_object_get(order, "root"));
-	git_repository *project = NULL;
-	json_t	   *result = bc_git_open_project(project_path, &project);
-	char	   *why = NULL;
-	char	   *name = NULL;
+	Job			job = {.root_fd = -1, .fd = -1};
+	BcGitProblem problem;
+	BcGitEntry	entry;
 	bool		created = false;
+	json_t	   *ref = NULL;
+	json_t	   *commit = NULL;
+	json_t	   *out;
+	bool		ok;
 
-	if (result == NULL &&
-		(why = bc_paths_check_root(root, json_object_get(order, "forbidden"),
-								   project_path)) != NULL)
-		result = bc_git_fail("worktree_root_unsafe", "See boocoder.worktree_root.", "%s", why);
-	if (result == NULL && (path == NULL || !bc_paths_is_below(path, root) ||
-						   strlen(path) == strlen(root)))
-		result = bc_git_fail("worktree_root_unsafe", NULL,
-							 "the worktree does not lie below its root");
-	if (result == NULL)
-	{
-		name = bc_git_worktree_name(path);
-		if (!is_there(order, project, name))
-		{
-			result = make(project, order, name, path);
-			created = true;
-		}
-	}
-	if (result == NULL)
-		result = describe(project, order, name, created);
-	free(name);
-	free(why);
-	git_repository_free(project);
-	return result;
-}
-
-json_t *
-bc_git_inspect(const json_t *order)
-{
-	const char *path = json_string_value(json_object_get(order, "path"));
-	git_repository *repo = NULL;
-	json_t	   *result = bc_git_open_project(path, &repo);
-	json_t	   *forbidden = json_object_get(order, "forbidden");
-	char	   *real = NULL;
-	size_t		index;
-	json_t	   *item;
-
-	if (result != NULL)
-		return result;
-	real = bc_paths_resolve(git_repository_workdir(repo));
-	json_array_foreach(forbidden, index, item)
-	{
-		char	   *place = bc_paths_resolve(json_string_value(item));
-
-		if (result == NULL && place != NULL && real != NULL && bc_paths_is_below(real, place))
-			result = bc_git_fail("repository_unreadable", "Move it elsewhere.",
-								 "\"%s\" lies inside the data directory", real);
-		free(place);
-	}
-	if (result == NULL)
-	{
-		git_reference *head = NULL;
-		git_oid		oid;
-		char		hex[GIT_OID_HEXSZ + 1] = "";
-		struct stat st;
-		struct passwd *owner = stat(real, &st) == 0 ? getpwuid(st.st_uid) : NULL;
-
-		(void) git_repository_head(&head, repo);
-		if (git_reference_name_to_id(&oid, repo, "HEAD") == 0)
-			git_oid_tostr(hex, sizeof(hex), &oid);
-		result = json_pack("{s:b, s:s, s:s, s:s?, s:b, s:b, s:s?}", "ok", 1, "path", real,
-						   "head", hex, "branch",
-						   head != NULL ? git_reference_shorthand(head) : NULL,
-						   "bare", 0, "writable", access(real, W_OK) == 0,
-						   "owner", owner != NULL ? owner->pw_name : NULL);
-		git_reference_free(head);
-	}
-	free(real);
-	git_repository_free(repo);
-	return result;
+	ok = bc_git_order(order, &problem, "{s:{s:s}, s:{s:s, s:s, s?o, s?o}, s:s, s?o}", "project",
+					  "path", &job.project, "worktree", "path", &job.path,
+					  "branch", &job.branch, "base_ref", &ref, "base_commit", &commit,
+					  "root", &job.root, "forbidden", &job.forbidden);
+	job.base_ref = json_string_value(ref);
+	job.base_commit = json_string_value(commit);
+	if (ok && bc_git_order_id(order, job.id, &problem) &&
+		ensure(&job, &entry, &created, &problem))
+		out = result(&job, &entry, created);
+	else
+		out = bc_git_problem_json(&problem);
+	if (job.fd >= 0)
+		close(job.fd);
+	if (job.root_fd >= 0)
+		close(job.root_fd);
+	git_repository_free(job.repo);
+	return out;
 }

@@ -176,7 +176,7 @@ add_hidden(List *argv, const json_t *sandbox, const char *const *visible, size_t
 		if (path == NULL || stat(path, &st) < 0 || !S_ISDIR(st.st_mode) ||
 			!is_visible(path, visible, nvisible) || strcmp(path, "/tmp") == 0)
 			continue;
-		add(argv, "--tmpfs");
+		add3(argv, "--perms", "0000", "--tmpfs");
 		add(argv, path);
 	}
 }
@@ -211,8 +211,8 @@ add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 	const char *cwd = text(order, "cwd", "/");
 	const char *home = text(sandbox, "home", "/");
 	const char *git_dir = text(order, "git_dir", NULL);
-	const char *visible[64] = {"/usr", "/tmp"};
-	size_t		nvisible = 2;
+	const char *visible[64] = {"/usr"};
+	size_t		nvisible = 1;
 	const char *own[3] = {git_dir, home, cwd};
 	char	   *dot_git = bc_asprintf("%s/.git", cwd);
 	size_t		index;
