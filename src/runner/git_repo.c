@@ -236,6 +236,15 @@ bc_git_file_mode(git_repository *repo)
 	return value != 0;
 }
 
+void
+bc_git_clear_ref_lock(git_repository *repo, const char *ref)
+{
+	char		path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s%s.lock", git_repository_commondir(repo), ref);
+	unlink(path);
+}
+
 bool
 bc_git_commit_to(git_repository *repo, const char *ref, const git_oid *tree,
 				 const git_oid *parents, size_t nparents, const char *message,
@@ -251,6 +260,7 @@ bc_git_commit_to(git_repository *repo, const char *ref, const git_oid *tree,
 		git_signature_now(&who, "boocoder", "boocoder@localhost") == 0;
 	for (size_t i = 0; ok && i < nparents; i++)
 		ok = git_commit_lookup(&commits[i], repo, &parents[i]) == 0;
+	bc_git_clear_ref_lock(repo, ref);
 	/* the qualifiers of the parents differ between versions of libgit2 */
 	ok = ok && git_commit_create(out, repo, NULL, who, who, NULL, message, content, nparents,
 								 (void *) commits) == 0 &&

@@ -76,6 +76,13 @@ extern void bc_git_ref_name(char *out, size_t size, const char *kind, const char
 /* core.fileMode: does the exec bit of a file count? */
 extern bool bc_git_file_mode(git_repository *repo);
 
+/*
+ * Removes the lock that a killed run left of a ref of ours.  Only for refs that
+ * nobody else writes at that moment: those below refs/boocoder/, or branches
+ * below boocoder/ under the repository's lock.
+ */
+extern void bc_git_clear_ref_lock(git_repository *repo, const char *ref);
+
 /* Commits "tree" with at most 3 parents and points "ref" at it (overwritten). */
 extern bool bc_git_commit_to(git_repository *repo, const char *ref, const git_oid *tree,
 							 const git_oid *parents, size_t nparents, const char *message,

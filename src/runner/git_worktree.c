@@ -154,6 +154,7 @@ create_branch(Job *job, const BcGitEntry *entry, BcGitProblem *problem)
 	int			code;
 
 	snprintf(name, sizeof(name), "refs/heads/%s", entry->branch);
+	bc_git_clear_ref_lock(job->repo, name);
 	/* by force: in an entry that was never ready the branch has nobody's work */
 	code = git_reference_create(&ref, job->repo, name, &entry->base, 1, "boocoder: worktree");
 	git_reference_free(ref);
