@@ -148,7 +148,7 @@ fails_with(run_task($node, 'x', 'vanishing', agent => 'shell'), 'repository_miss
 my $broken = make_repo('allowed/broken');
 add_project($node, 'broken', $broken);
 spew("$broken/.git/HEAD", "garbage\n");
-fails_with(run_task($node, 'x', 'broken', agent => 'shell'), 'repository_\w+|git_error', 'a broken repository');
+fails_with(run_task($node, 'x', 'broken', agent => 'shell'), 'repository_\w+|git_error|base_not_found', 'a broken repository');
 
 my $outside = make_repo('outside');
 add_project($node, 'outside', $outside);
