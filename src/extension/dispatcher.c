@@ -334,10 +334,14 @@ serve(Oid extension)
 	if (slots_freed)
 		announce_commit();
 
-	work = pg_atomic_exchange_u32(&slot->work, 0);
+	/*
+	 * Inserted tasks are of no interest while no slot is free.  Their bit then
+	 * stays, so that the commits that follow do not even wake us.
+	 */
+	work = pg_atomic_fetch_and_u32(&slot->work,
+								   bc_tasks_count() < bc_max_running ? 0 : BC_WORK_TASKS);
 	if ((work & BC_WORK_RECHECK) && bc_db_extension() != extension)
 		leave_absent();
-	/* Inserted tasks are of no interest while no slot is free. */
 	if ((work & BC_WORK_REQUESTS) || slots_freed || now >= next_poll ||
 		((work & BC_WORK_TASKS) && bc_tasks_count() < bc_max_running))
 	{

@@ -46,7 +46,8 @@ wake_dispatcher(uint32 work)
 	if (db == NULL)
 		return;
 	/* One SetLatch until the dispatcher has looked: thousands of commits cost one. */
-	if ((pg_atomic_fetch_or_u32(&db->work, work) & work) == work)
+	if ((pg_atomic_read_u32(&db->work) & work) == work ||
+		(pg_atomic_fetch_or_u32(&db->work, work) & work) == work)
 		return;
 	LWLockAcquire(bc_shared->lock, LW_SHARED);
 	if (db->latch != NULL)
