@@ -9,6 +9,10 @@
  */
 #include "postgres.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "access/xact.h"
 #include "extension/compat.h"
 #include "extension/db.h"
@@ -379,6 +383,19 @@ reconcile(void)
 	announce_commit();
 }
 
+/*
+ * What a flood of events took is given back when it is over.  By default the C
+ * library raises its thresholds with use and keeps it.
+ */
+static void
+keep_memory_small(void)
+{
+#ifdef __GLIBC__
+	(void) mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+	(void) mallopt(M_TRIM_THRESHOLD, 256 * 1024);
+#endif
+}
+
 void
 bc_dispatcher_main(Datum arg)
 {
@@ -394,6 +411,7 @@ bc_dispatcher_main(Datum arg)
 		proc_exit(0);
 	before_shmem_exit(at_exit, (Datum) 0);
 	connect_database(database);
+	keep_memory_small();
 
 	extension = bc_db_extension();
 	if (!OidIsValid(extension))
