@@ -27,6 +27,7 @@
 #define MAX_ARGUMENT (100 * 1024)	/* the kernel takes no argument over 128 kB */
 #define QUIT_GRACE_MS 500
 #define DRAIN_MS 1000
+#define KILLED_GRACE_MS 1000
 #define CLOSED_GRACE_MS 500
 #define WORKING_FACTOR 10		/* of the limit of silence while a tool runs */
 
@@ -229,6 +230,7 @@ start_program(void)
 		return false;
 	}
 	bc_buf_clear(&input);
+	bc_buf_clear(&errors);
 	input_closing = false;
 	last_sign = bc_now();
 	enter(STAGE_RUNNING, -1);
@@ -240,19 +242,45 @@ start_program(void)
 	return true;
 }
 
+static bool
+sandboxed(void)
+{
+	return child.control < 0;
+}
+
 /* bubblewrap reports its own failures on stderr, and so does nothing else that way. */
 static bool
 sandbox_failed(void)
 {
+	return sandboxed() && exit_code == 1 && strncmp(bc_agent_stderr(), "bwrap: ", 7) == 0;
+}
+
+static void
+settle_sandbox_failure(void)
+{
 	const char *text = bc_agent_stderr();
 
-	return exit_code == 1 && strncmp(text, "bwrap: ", 7) == 0;
+	/* All was set up; it is the program that does not start. */
+	if (strncmp(text, "bwrap: execvp ", 14) == 0)
+	{
+		char	   *told = bc_asprintf("could not start the agent: %s", text + 14);
+
+		settle("failed", "spawn_failed", told);
+		bc_agent_report("hint", json_string("If it is a script, its interpreter must be visible "
+											"in the sandbox, too (boocoder.sandbox_ro_paths)."));
+		free(told);
+		return;
+	}
+	settle("failed", "sandbox_unavailable", text);
+	bc_agent_report("hint", json_string("See boocoder.doctor()."));
 }
 
 /* The program has ended and its pipes are empty. */
 static void
 program_ended(void)
 {
+	bool		failed_sandbox = sandbox_failed();
+
 	bc_spawn_close(&child.in);
 	bc_spawn_close(&child.out);
 	bc_spawn_close(&child.err);
@@ -260,11 +288,8 @@ program_ended(void)
 	bc_stream_end_text();
 	if (outcome == NULL && cancelled)
 		settle("cancelled", "cancelled", "cancelled on request");
-	else if (outcome == NULL && sandbox_failed())
-	{
-		settle("failed", "sandbox_unavailable", bc_agent_stderr());
-		bc_agent_report("hint", json_string("See boocoder.doctor()."));
-	}
+	else if (outcome == NULL && failed_sandbox)
+		settle_sandbox_failure();
 	else if (outcome == NULL && setup_index < nsetup)
 	{
 		if (exit_code != 0)
@@ -300,7 +325,7 @@ handle_exit(int status)
 	exit_signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 	exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 	/* The sandbox reports a signal as a shell does. */
-	if (exit_code > 128 && exit_code < 128 + NSIG)
+	if (sandboxed() && exit_code > 128 && exit_code < 128 + NSIG)
 	{
 		exit_signal = exit_code - 128;
 		exit_code = -1;
@@ -479,8 +504,12 @@ check_deadlines(int64_t now)
 			terminate();
 			break;
 		case STAGE_TERMINATING:
-			enter(STAGE_KILLED, -1);
 			bc_spawn_kill(&child);
+			enter(STAGE_KILLED, KILLED_GRACE_MS);
+			break;
+		case STAGE_KILLED:
+			/* It became another user's and can't be killed: the turn ends without it. */
+			enter(STAGE_DRAINING, DRAIN_MS);
 			break;
 		case STAGE_DRAINING:
 			/* Somebody we could not kill holds the pipes: enough. */
@@ -488,7 +517,6 @@ check_deadlines(int64_t now)
 			bc_spawn_close(&child.err);
 			break;
 		case STAGE_RUNNING:
-		case STAGE_KILLED:
 			break;
 	}
 }
@@ -531,9 +559,15 @@ serve(void)
 	};
 	int			status;
 
-	/* While we do not listen, silence is ours. */
+	/* While we do not listen, silence is ours, and what waits in the pipes is not given up. */
 	if (!reading)
+	{
 		last_sign = bc_now();
+		if (stage == STAGE_DRAINING)
+			stage_end = 0;
+	}
+	else if (stage == STAGE_DRAINING && stage_end == 0)
+		enter(STAGE_DRAINING, DRAIN_MS);
 	(void) poll(p, sizeof(p) / sizeof(p[0]), poll_timeout(bc_now()));
 	if (p[0].revents)
 		read_dispatcher();
@@ -574,6 +608,7 @@ prepare(void)
 {
 	const char *name = json_string_value(json_object_get(order, "transport"));
 	const char *cwd = json_string_value(json_object_get(order, "cwd"));
+	const char *git_dir = json_string_value(json_object_get(order, "git_dir"));
 	const char *home =
 		json_string_value(json_object_get(json_object_get(order, "sandbox"), "home"));
 
@@ -589,6 +624,11 @@ prepare(void)
 	if (cwd == NULL || access(cwd, X_OK) < 0)
 	{
 		settle("failed", "worktree_missing", "the worktree is not there");
+		return false;
+	}
+	if (git_dir != NULL && access(git_dir, F_OK) < 0)
+	{
+		settle("failed", "repository_missing", "the repository of the project is not there");
 		return false;
 	}
 	if (home == NULL || bc_sandbox_mkdir(home) != 0)

@@ -59,6 +59,9 @@ become_runner(void)
 	sigset_t	none;
 
 	close_inherited();
+	/* An inherited "ignore" of SIGCHLD would cost us every exit status. */
+	for (int s = 1; s < NSIG; s++)
+		(void) signal(s, SIG_DFL);
 	sigemptyset(&none);
 	(void) sigprocmask(SIG_SETMASK, &none, NULL);
 	(void) signal(SIGPIPE, SIG_IGN);

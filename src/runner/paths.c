@@ -49,7 +49,8 @@ bc_paths_resolve(const char *path)
 			char	   *result;
 
 			copy[n] = kept;
-			result = bc_asprintf("%s%s", strcmp(real, "/") == 0 ? "" : real, copy + n);
+			result = bc_asprintf("%s%s", strcmp(real, "/") == 0 && copy[n] != '\0' ? "" : real,
+								 copy + n);
 			free(copy);
 			return result;
 		}

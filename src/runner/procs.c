@@ -5,6 +5,7 @@
  */
 #include <ctype.h>
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -19,6 +20,7 @@
 #include "runner/stream.h"
 
 #define ROUND_MS 5
+#define HASTE_ROUNDS 500
 
 typedef struct Process
 {
@@ -36,6 +38,7 @@ parent_of(pid_t pid)
 	char	   *after_name;
 	char		state;
 	int			parent;
+	int			threads;
 	ssize_t		n;
 	int			fd;
 
@@ -50,8 +53,13 @@ parent_of(pid_t pid)
 	line[n] = '\0';
 	/* The name is in parentheses and may hold anything. */
 	after_name = strrchr(line, ')');
-	if (after_name == NULL || sscanf(after_name + 1, " %c %d", &state, &parent) != 2 ||
-		state == 'Z' || state == 'X')
+	if (after_name == NULL ||
+		sscanf(after_name + 1,
+			   " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %d",
+			   &state, &parent, &threads) != 3)
+		return 0;
+	/* Without its first thread a process is shown as a zombie, and lives on. */
+	if (state == 'X' || (state == 'Z' && threads <= 1))
 		return 0;
 	return parent;
 }
@@ -124,27 +132,67 @@ bc_procs_signal(pid_t root, pid_t except, int signal)
 	return count;
 }
 
+/* Reaps what has ended.  True when there is no child, and so no descendant: orphans become ours. */
+static bool
+reap_all(void)
+{
+	int			status;
+	pid_t		pid;
+
+	do
+		pid = waitpid(-1, &status, WNOHANG);
+	while (pid > 0 || (pid < 0 && errno == EINTR));
+	return pid < 0;
+}
+
+/*
+ * Kills the direct children over and over.  A chain of processes, each of which
+ * forks and ends at once, outruns a walk through all of /proc; but its present
+ * end is always our child, or about to be.
+ */
+static bool
+kill_children_in_haste(void)
+{
+	char		path[64];
+	int			fd;
+	bool		gone = reap_all();
+
+	snprintf(path, sizeof(path), "/proc/self/task/%ld/children", (long) getpid());
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	for (int round = 0; fd >= 0 && !gone && round < HASTE_ROUNDS; round++)
+	{
+		char		list[4096];
+		ssize_t		n = pread(fd, list, sizeof(list) - 1, 0);
+		char	   *at = list;
+
+		if (n <= 0)
+			n = 0;
+		/* The last number may have been cut: kill only what a blank follows. */
+		list[n] = '\0';
+		for (char *blank; (blank = strchr(at, ' ')) != NULL; at = blank + 1)
+			(void) kill((pid_t) atol(at), SIGKILL);
+		gone = reap_all();
+	}
+	if (fd >= 0)
+		close(fd);
+	return gone;
+}
+
 bool
 bc_procs_kill_all(int timeout_ms)
 {
 	int64_t		end = bc_now() + timeout_ms;
 
-	for (;;)
+	while (!reap_all())
 	{
-		int			status;
-
 		/* Stopped first, they can't make new ones while the rest is found. */
 		(void) bc_procs_signal(getpid(), 0, SIGSTOP);
-		if (bc_procs_signal(getpid(), 0, SIGKILL) == 0)
-		{
-			while (waitpid(-1, &status, WNOHANG) > 0)
-				;
-			return true;
-		}
-		while (waitpid(-1, &status, WNOHANG) > 0)
-			;
+		(void) bc_procs_signal(getpid(), 0, SIGKILL);
+		if (kill_children_in_haste())
+			break;
 		if (bc_now() >= end)
 			return false;
 		(void) poll(NULL, 0, ROUND_MS);
 	}
+	return true;
 }

@@ -4,9 +4,10 @@
  *	  Command line, environment and bubblewrap arguments of an agent.
  *
  * Everything an agent sees is on a list: what is not named here does not exist
- * inside.  Later mounts cover earlier ones, so the order is: the system, what
- * the administrator adds, the hidden places, and then the agent's own places,
- * which may lie below a hidden one.
+ * inside.  Later mounts cover earlier ones, so the order is: the system; what
+ * the administrator adds; /proc, /dev and /tmp, which nothing may replace by the
+ * host's; what the administrator adds below /tmp; the hidden places; and then
+ * the agent's own places, which may lie below a hidden one.
  */
 #include <errno.h>
 #include <limits.h>
@@ -71,22 +72,29 @@ is_below(const char *path, const char *base)
 
 	while (n > 1 && base[n - 1] == '/')
 		n--;
-	return strncmp(path, base, n) == 0 && (path[n] == '/' || path[n] == '\0' || n == 1);
+	return n > 0 && strncmp(path, base, n) == 0 &&
+		(path[n] == '/' || path[n] == '\0' || n == 1);
+}
+
+static bool
+is_program(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
 }
 
 char *
 bc_sandbox_find(const char *program, const char *path)
 {
 	if (strchr(program, '/') != NULL)
-		return access(program, X_OK) == 0 ? bc_strdup(program) : NULL;
+		return is_program(program) ? bc_strdup(program) : NULL;
 	while (*path != '\0')
 	{
 		size_t		n = strcspn(path, ":");
 		char	   *candidate = bc_asprintf("%.*s/%s", (int) n, path, program);
-		struct stat st;
 
-		if (n > 0 && stat(candidate, &st) == 0 && S_ISREG(st.st_mode) &&
-			access(candidate, X_OK) == 0)
+		if (n > 0 && is_program(candidate))
 			return candidate;
 		free(candidate);
 		path += n + (path[n] == ':');
@@ -143,6 +151,12 @@ add_system(List *argv)
 	}
 	for (size_t i = 0; i < sizeof(etc) / sizeof(etc[0]); i++)
 		add3(argv, "--ro-bind-try", etc[i], etc[i]);
+}
+
+/* What the host's must not stand for */
+static void
+add_private(List *argv)
+{
 	add(argv, "--proc");
 	add(argv, "/proc");
 	add(argv, "--dev");
@@ -151,43 +165,75 @@ add_system(List *argv)
 	add(argv, "/tmp");
 }
 
-/* Does a path exist inside, so that hiding it means anything? */
+/* Is "path" shown by the system or the administrator? */
 static bool
-is_visible(const char *path, const char *const *visible, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (visible[i] != NULL && is_below(path, visible[i]))
-			return true;
-	return false;
-}
-
-static void
-add_hidden(List *argv, const json_t *sandbox, const char *const *visible, size_t nvisible)
+is_shown(const json_t *sandbox, const char *path)
 {
 	size_t		index;
 	json_t	   *item;
 
+	if (is_below(path, "/usr"))
+		return true;
+	json_array_foreach(json_object_get(sandbox, "ro_paths"), index, item)
+	{
+		if (json_is_string(item) && is_below(path, json_string_value(item)))
+			return true;
+	}
+	return false;
+}
+
+static void
+add_ro_paths(List *argv, const json_t *sandbox, bool below_tmp)
+{
+	size_t		index;
+	json_t	   *item;
+
+	json_array_foreach(json_object_get(sandbox, "ro_paths"), index, item)
+	{
+		const char *path = json_string_value(item);
+
+		if (path != NULL && path[0] == '/' && is_below(path, "/tmp") == below_tmp)
+			add3(argv, "--ro-bind-try", path, path);
+	}
+}
+
+/*
+ * Covers the hidden places that "shown" would show.  Compared by what the paths
+ * really are: either may be, or lie behind, a symbolic link.
+ */
+static void
+add_hidden(List *argv, const json_t *sandbox, const char *shown)
+{
+	char		real_shown[PATH_MAX];
+	char		real[PATH_MAX];
+	size_t		index;
+	json_t	   *item;
+
+	if (shown == NULL || realpath(shown, real_shown) == NULL)
+		return;
 	json_array_foreach(json_object_get(sandbox, "hide"), index, item)
 	{
 		const char *path = json_string_value(item);
 		struct stat st;
+		char	   *inside;
 
-		/* What can't be mounted upon is not there, or not visible. */
-		if (path == NULL || stat(path, &st) < 0 || !S_ISDIR(st.st_mode) ||
-			!is_visible(path, visible, nvisible) || strcmp(path, "/tmp") == 0)
+		if (path == NULL || realpath(path, real) == NULL || stat(real, &st) < 0 ||
+			!S_ISDIR(st.st_mode) || !is_below(real, real_shown))
 			continue;
+		inside = bc_asprintf("%s%s", strcmp(shown, "/") == 0 ? "" : shown,
+							 real + (strcmp(real_shown, "/") == 0 ? 0 : strlen(real_shown)));
 		add3(argv, "--perms", "0000", "--tmpfs");
-		add(argv, path);
+		add(argv, inside);
+		free(inside);
 	}
 }
 
 /*
  * The directory around one of the agent's own places: empty but for what is
- * mounted there, and not writable.  One that is visible already stays as it is.
+ * mounted there, and not writable.  One that is shown already stays as it is.
  */
 static void
-add_parent(List *argv, const char *option, const char *path, const char *const *visible,
-		   size_t nvisible)
+add_parent(List *argv, const char *option, const json_t *sandbox, const char *path, bool below_tmp)
 {
 	char	   *parent = path != NULL ? bc_strdup(path) : NULL;
 	char	   *slash = parent != NULL ? strrchr(parent, '/') : NULL;
@@ -195,8 +241,8 @@ add_parent(List *argv, const char *option, const char *path, const char *const *
 	if (slash != NULL && slash != parent)
 	{
 		*slash = '\0';
-		if (strcmp(parent, "/tmp") != 0 &&
-			(is_below(parent, "/tmp") || !is_visible(parent, visible, nvisible)))
+		if (is_below(parent, "/tmp") == below_tmp && strcmp(parent, "/tmp") != 0 &&
+			(below_tmp || !is_shown(sandbox, parent)))
 		{
 			add(argv, option);
 			add(argv, parent);
@@ -211,8 +257,6 @@ add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 	const char *cwd = text(order, "cwd", "/");
 	const char *home = text(sandbox, "home", "/");
 	const char *git_dir = text(order, "git_dir", NULL);
-	const char *visible[64] = {"/usr"};
-	size_t		nvisible = 1;
 	const char *own[3] = {git_dir, home, cwd};
 	char	   *dot_git = bc_asprintf("%s/.git", cwd);
 	size_t		index;
@@ -228,29 +272,32 @@ add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 	add(argv, "--cap-drop");
 	add(argv, "ALL");
 	add_system(argv);
-	json_array_foreach(json_object_get(sandbox, "ro_paths"), index, item)
+	/* The directories around first: the administrator may show something in one of them. */
+	for (int below_tmp = 0; below_tmp <= 1; below_tmp++)
 	{
-		const char *path = json_string_value(item);
-
-		if (path == NULL || path[0] != '/')
-			continue;
-		add3(argv, "--ro-bind-try", path, path);
-		if (nvisible < sizeof(visible) / sizeof(visible[0]))
-			visible[nvisible++] = path;
+		if (below_tmp)
+			add_private(argv);
+		for (size_t i = 0; i < 3; i++)
+			add_parent(argv, "--tmpfs", sandbox, own[i], below_tmp);
+		add_ro_paths(argv, sandbox, below_tmp);
 	}
-	add_hidden(argv, sandbox, visible, nvisible);
-	for (size_t i = 0; i < 3; i++)
-		add_parent(argv, "--tmpfs", own[i], visible, nvisible);
+	add_hidden(argv, sandbox, "/usr");
+	json_array_foreach(json_object_get(sandbox, "ro_paths"), index, item)
+		add_hidden(argv, sandbox, json_string_value(item));
 	if (git_dir != NULL)
 		add3(argv, "--ro-bind", git_dir, git_dir);
 	add3(argv, "--bind", home, home);
 	add3(argv, "--bind", cwd, cwd);
 	for (size_t i = 0; i < 3; i++)
-		add_parent(argv, "--remount-ro", own[i], visible, nvisible);
+	{
+		add_parent(argv, "--remount-ro", sandbox, own[i], false);
+		add_parent(argv, "--remount-ro", sandbox, own[i], true);
+	}
 	/* The link to the repository is not the agent's to change. */
 	if (access(dot_git, F_OK) == 0)
 		add3(argv, "--ro-bind", dot_git, dot_git);
-	add_hidden(argv, sandbox, own, 3);
+	for (size_t i = 0; i < 3; i++)
+		add_hidden(argv, sandbox, own[i]);
 	add(argv, "--remount-ro");
 	add(argv, "/");
 	add(argv, "--chdir");
@@ -259,28 +306,34 @@ add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 	free(dot_git);
 }
 
-/* Is the program's real file on the list of what exists inside? */
+/* Do both the path and the file it leads to exist inside? */
 static bool
 program_visible(const json_t *order, const json_t *sandbox, const char *program)
 {
 	char		real[PATH_MAX];
-	const char *visible[] = {
+	const char *shown[] = {
 		"/usr", "/bin", "/sbin", "/lib", "/lib64",
 		text(order, "cwd", NULL), text(sandbox, "home", NULL)
 	};
-	size_t		index;
-	json_t	   *item;
+	bool		path_shown = false;
+	bool		file_shown = false;
+	size_t		nshown = sizeof(shown) / sizeof(shown[0]);
+	size_t		nro = json_array_size(json_object_get(sandbox, "ro_paths"));
 
 	if (realpath(program, real) == NULL)
 		return false;
-	if (is_visible(real, visible, sizeof(visible) / sizeof(visible[0])))
-		return true;
-	json_array_foreach(json_object_get(sandbox, "ro_paths"), index, item)
+	for (size_t i = 0; i < nshown + nro; i++)
 	{
-		if (json_is_string(item) && is_below(real, json_string_value(item)))
-			return true;
+		const char *place = i < nshown ? shown[i] :
+			json_string_value(json_array_get(json_object_get(sandbox, "ro_paths"), i - nshown));
+		char		real_place[PATH_MAX];
+
+		if (place == NULL || realpath(place, real_place) == NULL)
+			continue;
+		path_shown |= is_below(program, place);
+		file_shown |= is_below(real, place) || is_below(real, real_place);
 	}
-	return false;
+	return path_shown && file_shown;
 }
 
 static void
@@ -355,11 +408,22 @@ bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
 		};
 		return false;
 	}
-	found = bc_sandbox_find(program, path);
+	/* "./tool" is the worktree's: that is where it will be started. */
+	if (program[0] != '/' && strchr(program, '/') != NULL)
+	{
+		char	   *in_cwd = bc_asprintf("%s/%s", text(order, "cwd", "/"), program);
+
+		found = bc_sandbox_find(in_cwd, path);
+		free(in_cwd);
+	}
+	else
+		found = bc_sandbox_find(program, path);
 	if (found == NULL)
 	{
 		*failure = (BcFailure) {
 			"program_not_found",
+			strchr(program, '/') != NULL ?
+			bc_asprintf("program \"%s\" is not there, or not executable", program) :
 			bc_asprintf("program \"%s\" was not found on \"%s\"", program, path),
 			"Install it, or set boocoder.agent_path."
 		};

@@ -156,19 +156,43 @@ become(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, pid_
 	fail(3);
 }
 
+static void
+wake(int number)
+{
+	(void) number;
+}
+
+/* Reaps what has ended: the agent's orphans are ours.  True when the agent is among it. */
+static bool
+reap_until(pid_t agent, int *status)
+{
+	int			any;
+	pid_t		ended;
+
+	do
+	{
+		ended = waitpid(-1, &any, WNOHANG);
+		if (ended == agent)
+			*status = any;
+	} while ((ended > 0 && ended != agent) || (ended < 0 && errno == EINTR));
+	return ended != 0;
+}
+
 /* Waits until the agent has ended or the runner has; both then end completely. */
 static void
 stand_guard(pid_t agent, int control)
 {
+	struct sigaction action = {.sa_handler = wake};
 	int			pidfd = pidfd_of(agent);
 	int			status = 0;
 
+	/* Interrupts poll(), so that orphans that end do not pile up as zombies. */
+	(void) sigaction(SIGCHLD, &action, NULL);
 	for (;;)
 	{
 		struct pollfd p[2] = {{control, POLLIN, 0}, {pidfd, POLLIN, 0}};
-		pid_t		ended = waitpid(agent, &status, WNOHANG);
 
-		if (ended == agent || (ended < 0 && errno != EINTR))
+		if (reap_until(agent, &status))
 			break;
 		(void) poll(p, pidfd >= 0 ? 2 : 1, pidfd >= 0 ? -1 : 20);
 		if (p[0].revents != 0)	/* nothing is ever written: it was closed */
@@ -287,6 +311,11 @@ bc_spawn_ended(BcChild *child, int *status)
 	while (result < 0 && errno == EINTR);
 	if (result == 0)
 		return false;
+	/* bc_procs_kill_all() was first to reap it: it was killed. */
+	if (result < 0)
+		*status = SIGKILL;
+	/* The number may belong to another process from now on. */
+	child->pid = -1;
 	bc_spawn_close(&child->pidfd);
 	return true;
 }
@@ -305,7 +334,8 @@ bc_spawn_terminate(const BcChild *child)
 void
 bc_spawn_kill(BcChild *child)
 {
-	(void) kill(child->pid, SIGKILL);
+	if (child->pid > 0)
+		(void) kill(child->pid, SIGKILL);
 	(void) bc_procs_kill_all(KILL_TIMEOUT_MS);
 	bc_spawn_close(&child->pidfd);
 	bc_spawn_close(&child->in);

@@ -19,7 +19,7 @@
 
 typedef struct BcChild
 {
-	pid_t		pid;			/* of the agent, the sandbox or the guard */
+	pid_t		pid;			/* of the agent, the sandbox or the guard; -1 once reaped */
 	int			pidfd;			/* readable when it has ended; -1 if the kernel has none */
 	int			in;				/* our ends; -1 when closed */
 	int			out;
