@@ -20,13 +20,8 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF project.archived_at IS NOT NULL THEN
 		RETURN ARRAY['project_archived', format('project "%s" is archived', project.name)];
-	ELSIF NOT EXISTS (SELECT 1 FROM pg_roles r WHERE r.rolname = submitter) THEN
+	ELSIF to_regrole(quote_ident(submitter)) IS NULL THEN
 		RETURN ARRAY['submitter_missing', format('role "%s" does not exist any more', submitter)];
-	ELSIF jsonb_array_length(host -> 'allowed_roots') > 0 AND NOT EXISTS (
-			SELECT 1 FROM jsonb_array_elements_text(host -> 'allowed_roots') r
-			 WHERE boocoder._below(project.path, r)) THEN
-		RETURN ARRAY['path_not_allowed',
-			format('"%s" is outside of boocoder.allowed_roots', project.path)];
 	ELSIF provider.name IS NULL THEN
 		RETURN ARRAY['unknown_agent', format('there is no provider "%s"', agent)];
 	ELSIF NOT provider.enabled THEN
@@ -36,6 +31,13 @@ BEGIN
 			format('this version does not run the transport "%s" of provider "%s"', provider.transport, agent)];
 	ELSIF cardinality(provider.command) = 0 THEN
 		RETURN ARRAY['program_not_found', format('provider "%s" names no program', agent)];
+	END IF;
+	-- asked last and by itself: as a query it costs more than all of the above
+	IF jsonb_array_length(host -> 'allowed_roots') > 0 THEN
+		PERFORM 1 FROM jsonb_array_elements_text(host -> 'allowed_roots') r WHERE boocoder._below(project.path, r);
+		IF NOT FOUND THEN
+			RETURN ARRAY['path_not_allowed', format('"%s" is outside of boocoder.allowed_roots', project.path)];
+		END IF;
 	END IF;
 	RETURN NULL;
 END
@@ -49,6 +51,8 @@ CREATE FUNCTION boocoder._claim(t boocoder.tasks, host jsonb,
 	OUT fence bigint, OUT prepare jsonb, OUT agent jsonb, OUT diff jsonb) RETURNS record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+	-- Few statements: each costs tens of microseconds between a commit and its claim.
+	r record;
 	project boocoder.projects;
 	provider boocoder.providers;
 	worktree boocoder.worktrees;
@@ -57,31 +61,38 @@ DECLARE
 	the_message bigint;
 	orders record;
 BEGIN
-	SELECT * INTO STRICT project FROM boocoder.projects p WHERE p.id = t.project_id;
-	agent_name := coalesce(nullif(t.agent, ''), nullif(project.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode');
-	SELECT * INTO provider FROM boocoder.providers p WHERE p.name = agent_name;
+	SELECT p AS project, v AS provider, w AS worktree, s.closed_at,
+		   coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode') AS agent
+	  INTO STRICT r
+	  FROM boocoder.projects p
+	  LEFT JOIN boocoder.providers v
+		ON v.name = coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode')
+	  LEFT JOIN boocoder.sessions s ON s.id = t.session_id
+	  LEFT JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
+	 WHERE p.id = t.project_id;
+	project := r.project;
+	provider := r.provider;
+	worktree := r.worktree;
+	agent_name := r.agent;
 	obstacle := boocoder._obstacle(t.submitted_by, project, agent_name, provider, host);
+	IF obstacle IS NULL AND r.closed_at IS NOT NULL THEN
+		obstacle := ARRAY['session_closed', format('session %s is closed', t.session_id)];
+	END IF;
 	IF obstacle IS NOT NULL THEN
 		PERFORM boocoder._fail(t.id, obstacle[1], obstacle[2]);
 		RETURN;
 	END IF;
 
-	IF EXISTS (SELECT 1 FROM boocoder.sessions x WHERE x.id = t.session_id AND x.closed_at IS NOT NULL) THEN
-		PERFORM boocoder._fail(t.id, 'session_closed', format('session %s is closed', t.session_id));
+	IF worktree.status = 'removing' THEN
 		RETURN;
+	ELSIF worktree.origin <> host ->> 'origin' THEN
+		-- from a dump: the directory belongs to another database
+		UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = now() WHERE w.id = worktree.id;
+		worktree := NULL;
 	END IF;
 	IF t.session_id IS NULL THEN
 		INSERT INTO boocoder.sessions (project_id, title, owner)
 		VALUES (t.project_id, left(t.input, 80), t.submitted_by) RETURNING id INTO t.session_id;
-	ELSE
-		SELECT * INTO worktree FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL;
-		IF worktree.status = 'removing' THEN
-			RETURN;
-		ELSIF worktree.origin <> host ->> 'origin' THEN
-			-- from a dump: the directory belongs to another database
-			UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = now() WHERE w.id = worktree.id;
-			worktree := NULL;
-		END IF;
 	END IF;
 	IF t.chat_id IS NULL THEN
 		INSERT INTO boocoder.chats (session_id, title) VALUES (t.session_id, left(t.input, 80))
@@ -94,21 +105,25 @@ BEGIN
 		RETURNING * INTO worktree;
 	END IF;
 	-- A retry asks the same question; it is in the chat already.
-	IF t.attempt = 1 OR NOT EXISTS (SELECT 1 FROM boocoder.messages m WHERE m.task_id = t.id AND m.role = 'user') THEN
-		INSERT INTO boocoder.messages (chat_id, task_id, role) VALUES (t.chat_id, t.id, 'user')
-		RETURNING id INTO the_message;
+	WITH question AS (
+		INSERT INTO boocoder.messages (chat_id, task_id, role)
+		SELECT t.chat_id, t.id, 'user'
+		 WHERE t.attempt = 1 OR NOT EXISTS (SELECT 1 FROM boocoder.messages m WHERE m.task_id = t.id AND m.role = 'user')
+		RETURNING id
+	), its_text AS (
 		INSERT INTO boocoder.message_parts (message_id, task_id, seq, kind, payload)
-		VALUES (the_message, t.id, 1, 'text', jsonb_build_object('text', t.input));
-	END IF;
-	INSERT INTO boocoder.messages (chat_id, task_id, role, status) VALUES (t.chat_id, t.id, 'assistant', 'streaming')
+		SELECT q.id, t.id, 1, 'text', jsonb_build_object('text', t.input) FROM question q
+	)
+	INSERT INTO boocoder.messages (chat_id, task_id, role, status)
+	SELECT t.chat_id, t.id, 'assistant', 'streaming' FROM (SELECT count(*) FROM question) asked_first
 	RETURNING id INTO the_message;
 
-	fence := nextval('boocoder.fence_seq');
 	UPDATE boocoder.tasks x
 	   SET state = 'running', agent = agent_name, session_id = t.session_id, chat_id = t.chat_id,
 		   model = coalesce(t.model, project.default_model, provider.default_model, nullif(host ->> 'default_model', '')),
-		   message_id = the_message, fence = _claim.fence, started_at = clock_timestamp(), ended_at = NULL
+		   message_id = the_message, fence = nextval('boocoder.fence_seq'), started_at = clock_timestamp(), ended_at = NULL
 	 WHERE x.id = t.id RETURNING x.* INTO t;
+	fence := t.fence;
 
 	orders := boocoder._orders(t, project, worktree, provider, host);
 	diff := orders.diff;
@@ -121,32 +136,41 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._claim(boocoder.tasks, jsonb) IS 'makes one pending task running, or failed when it cannot run';
 
--- False while a client holds a lock on the session or the chat, or the session's worktree is being removed.
-CREATE FUNCTION boocoder._session_free(session bigint, chat bigint) RETURNS boolean
+-- The rows that a claim refers to are locked here: whoever holds a lock on one delays its tasks, not the others.
+CREATE FUNCTION boocoder._obstructed(t boocoder.tasks) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	IF EXISTS (SELECT 1 FROM boocoder.worktrees w
-				WHERE w.session_id = session AND w.deleted_at IS NULL AND w.status = 'removing') THEN
-		RETURN false;
+	-- mostly both are free
+	IF t.session_id IS NOT NULL AND t.chat_id IS NULL THEN
+		PERFORM 1 FROM boocoder.projects p, boocoder.sessions s
+		 WHERE p.id = t.project_id AND s.id = t.session_id
+		   AND NOT EXISTS (SELECT 1 FROM boocoder.worktrees w
+							WHERE w.session_id = s.id AND w.deleted_at IS NULL AND w.status = 'removing')
+		   FOR KEY SHARE OF p, s SKIP LOCKED;
+	ELSIF t.session_id IS NOT NULL THEN
+		PERFORM 1 FROM boocoder.projects p, boocoder.sessions s, boocoder.chats c
+		 WHERE p.id = t.project_id AND s.id = t.session_id AND c.id = t.chat_id
+		   AND NOT EXISTS (SELECT 1 FROM boocoder.worktrees w
+							WHERE w.session_id = s.id AND w.deleted_at IS NULL AND w.status = 'removing')
+		   FOR KEY SHARE OF p, s, c SKIP LOCKED;
+	ELSE
+		PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
 	END IF;
-	PERFORM 1 FROM boocoder.sessions s WHERE s.id = session FOR KEY SHARE SKIP LOCKED;
-	IF FOUND AND chat IS NOT NULL THEN
-		PERFORM 1 FROM boocoder.chats c WHERE c.id = chat FOR KEY SHARE SKIP LOCKED;
+	IF FOUND THEN
+		RETURN NULL;
 	END IF;
-	RETURN FOUND;
+	PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
+	RETURN CASE WHEN FOUND THEN 'session' ELSE 'project' END;
 END
 $$;
-COMMENT ON FUNCTION boocoder._session_free(bigint, bigint) IS 'can a task of the session be claimed without waiting?';
+COMMENT ON FUNCTION boocoder._obstructed(boocoder.tasks) IS
+	'project or session, when a client holds a lock on its row, or the session''s worktree is being removed';
 
 -- The pending task that is next: by priority, then age, one of a session at a time.
--- The arrays name tasks, sessions and projects that are to wait in this pass.
-CREATE FUNCTION boocoder._candidate(skipped bigint[], skipped_sessions bigint[], skipped_projects bigint[])
+-- The arrays name tasks, sessions and projects that are to wait in this pass; scheduled tasks are left out unless asked for.
+CREATE FUNCTION boocoder._candidate(skipped bigint[], skipped_sessions bigint[], skipped_projects bigint[], scheduled boolean)
 RETURNS boocoder.tasks
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
--- The plan must walk the index from its start whatever the statistics say about a queue that is empty now and full later.
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
--- Such plans look so costly that they would be compiled, which takes 100 ms.
-SET jit = off AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	ready boocoder.tasks;
 	due boocoder.tasks;
@@ -158,6 +182,9 @@ BEGIN
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
 						WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
 	 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
+	IF NOT scheduled THEN
+		RETURN ready;
+	END IF;
 	SELECT * INTO due FROM boocoder.tasks t
 	 WHERE t.state = 'pending' AND t.run_at <= now() AND t.id <> ALL (skipped)
 	   AND t.project_id <> ALL (skipped_projects)
@@ -171,4 +198,4 @@ BEGIN
 	RETURN ready;
 END
 $$;
-COMMENT ON FUNCTION boocoder._candidate(bigint[], bigint[], bigint[]) IS 'the pending task that is to run next, its row locked';
+COMMENT ON FUNCTION boocoder._candidate(bigint[], bigint[], bigint[], boolean) IS 'the pending task that is to run next, its row locked';

@@ -90,7 +90,8 @@ $$;
 COMMENT ON FUNCTION boocoder._start(integer) IS
 	'begins the work of a dispatcher: interrupted tasks are repeated or failed, jobs resumed';
 
-CREATE FUNCTION boocoder._next_actions(free_slots integer, free_jobs integer)
+-- Only claims when not everything is asked for: that is what a commit of tasks waits for.
+CREATE FUNCTION boocoder._next_actions(free_slots integer, free_jobs integer, everything boolean DEFAULT true)
 RETURNS TABLE (kind text, task_id bigint, fence bigint, job_id bigint,
 			   prepare jsonb, agent jsonb, diff jsonb, delay_ms bigint)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -100,35 +101,36 @@ DECLARE
 	skipped_sessions bigint[] := '{}';
 	skipped_projects bigint[] := '{}';
 	looks integer := 0;
+	obstructed text;
 	t boocoder.tasks;
 	j boocoder.jobs;
 	next_due timestamptz;
 BEGIN
-	IF EXISTS (SELECT 1 FROM boocoder.tasks x WHERE x.state IN ('running', 'blocked')
-				AND coalesce(x.fence, 0) < coalesce(nullif(current_setting('boocoder_dispatcher.first_fence', true), '')::bigint, 0)) THEN
-		PERFORM boocoder._reconcile();
+	IF everything THEN
+		IF EXISTS (SELECT 1 FROM boocoder.tasks x WHERE x.state IN ('running', 'blocked')
+					AND coalesce(x.fence, 0) < coalesce(nullif(current_setting('boocoder_dispatcher.first_fence', true), '')::bigint, 0)) THEN
+			PERFORM boocoder._reconcile();
+		END IF;
+		FOR task_id, fence IN
+			SELECT x.id, x.fence FROM boocoder.tasks x
+			 WHERE x.cancel_requested_at IS NOT NULL AND x.state IN ('running', 'blocked')
+		LOOP
+			kind := 'cancel';
+			RETURN NEXT;
+		END LOOP;
 	END IF;
-	FOR task_id, fence IN
-		SELECT x.id, x.fence FROM boocoder.tasks x
-		 WHERE x.cancel_requested_at IS NOT NULL AND x.state IN ('running', 'blocked')
-	LOOP
-		kind := 'cancel';
-		RETURN NEXT;
-	END LOOP;
 
-	-- Tasks that can't run cost no slot: their number is limited, so that no transaction gets old.
+	-- One claim, or a limited number of tasks that can't run: no transaction is to get old.
 	WHILE free_slots > 0 AND looks < 100 LOOP
 		looks := looks + 1;
-		t := boocoder._candidate(skipped, skipped_sessions, skipped_projects);
+		t := boocoder._candidate(skipped, skipped_sessions, skipped_projects, everything);
 		EXIT WHEN t.id IS NULL;
 		skipped := skipped || t.id;
-		-- The rows that the claim refers to: whoever holds a lock on one delays its tasks, not the others.
-		PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
-		IF NOT FOUND THEN
+		obstructed := boocoder._obstructed(t);
+		IF obstructed = 'project' THEN
 			skipped_projects := skipped_projects || t.project_id;
 			CONTINUE;
-		END IF;
-		IF t.session_id IS NOT NULL AND NOT boocoder._session_free(t.session_id, t.chat_id) THEN
+		ELSIF obstructed = 'session' THEN
 			skipped_sessions := skipped_sessions || t.session_id;
 			CONTINUE;
 		END IF;
@@ -151,10 +153,15 @@ BEGIN
 		IF fence IS NOT NULL THEN
 			kind := 'task';
 			task_id := t.id;
-			free_slots := free_slots - 1;
 			RETURN NEXT;
+			-- Its agent is not to wait for the rest of this pass, nor for the claims of the others.
+			RETURN;
 		END IF;
 	END LOOP;
+
+	IF NOT everything AND looks < 100 THEN
+		RETURN;
+	END IF;
 
 	kind := 'job';
 	task_id := NULL;
@@ -182,7 +189,7 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 
-	IF looks = 100 AND free_slots > 0 THEN
+	IF looks = 100 THEN
 		next_due := now();
 	ELSE
 		SELECT min(x.run_at) INTO next_due FROM boocoder.tasks x
@@ -197,8 +204,8 @@ BEGIN
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION boocoder._next_actions(integer, integer) IS
-	'what the dispatcher is to do: cancel, task, job, due';
+COMMENT ON FUNCTION boocoder._next_actions(integer, integer, boolean) IS
+	'what the dispatcher is to do: cancel, task, job, due; after a task it is to ask again';
 
 CREATE FUNCTION boocoder._prepared(task_id bigint, fence bigint, result jsonb)
 RETURNS TABLE (agent jsonb, diff jsonb)

@@ -57,9 +57,9 @@ GRANT INSERT, DELETE ON boocoder.home TO boocoder_worker;
 GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
 	boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
-	boocoder._candidate(bigint[], bigint[], bigint[]), boocoder._make_jobs(), boocoder._job_order(boocoder.jobs, jsonb),
+	boocoder._candidate(bigint[], bigint[], bigint[], boolean), boocoder._make_jobs(), boocoder._job_order(boocoder.jobs, jsonb),
 	boocoder._job_done(bigint, jsonb), boocoder._start(integer), boocoder._reconcile(),
-	boocoder._session_free(bigint, bigint), boocoder._leave_the_original(), boocoder._next_actions(integer, integer),
+	boocoder._obstructed(boocoder.tasks), boocoder._leave_the_original(), boocoder._next_actions(integer, integer, boolean),
 	boocoder._prepared(bigint, bigint, jsonb), boocoder._append(bigint[], bigint[], jsonb[]),
 	boocoder._charge(bigint, jsonb, text), boocoder._store_changes(boocoder.tasks, jsonb),
 	boocoder._settle(bigint, bigint, jsonb, jsonb) TO boocoder_worker;

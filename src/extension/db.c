@@ -45,7 +45,7 @@ static const QueryText queries[Q_COUNT] = {
 	},
 	[Q_NEXT_ACTIONS] = {
 		"SELECT kind, task_id, fence, job_id, prepare, agent, diff, delay_ms "
-		"FROM boocoder._next_actions($1, $2)", 2, {INT4OID, INT4OID}
+		"FROM boocoder._next_actions($1, $2, $3)", 3, {INT4OID, INT4OID, BOOLOID}
 	},
 	[Q_PREPARED] = {
 		"SELECT agent, diff FROM boocoder._prepared($1, $2, $3::pg_catalog.jsonb)", 3,
@@ -247,9 +247,11 @@ read_actions(MemoryContext caller, void *result)
 }
 
 BcDbStatus
-bc_db_next_actions(int free_slots, int free_jobs, List **actions)
+bc_db_next_actions(int free_slots, int free_jobs, bool everything, List **actions)
 {
-	Datum		values[2] = {Int32GetDatum(free_slots), Int32GetDatum(free_jobs)};
+	Datum		values[3] = {
+		Int32GetDatum(free_slots), Int32GetDatum(free_jobs), BoolGetDatum(everything)
+	};
 
 	*actions = NIL;
 	return run(Q_NEXT_ACTIONS, values, NULL, read_actions, actions);

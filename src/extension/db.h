@@ -51,8 +51,9 @@ extern Oid	bc_db_extension(void);
 /* Reconciles what an earlier dispatcher left.  See boocoder._start(). */
 extern BcDbStatus bc_db_start(void);
 
-/* A list of BcDbAction.  See boocoder._next_actions(). */
-extern BcDbStatus bc_db_next_actions(int free_slots, int free_jobs, List **actions);
+/* A list of BcDbAction; at most a task unless everything is asked for.  See boocoder._next_actions(). */
+extern BcDbStatus bc_db_next_actions(int free_slots, int free_jobs, bool everything,
+									 List **actions);
 
 /* The agent's and the diff's order, both NULL when the task is not to run. */
 extern BcDbStatus bc_db_prepared(int64 task_id, int64 fence, const char *result,

@@ -160,7 +160,17 @@ connect_database(Oid database)
 	setting("lock_timeout", "50ms");
 	setting("client_min_messages", "error");
 	setting("row_security", "on");
-	setting("jit", "off");		/* short queries only */
+
+	/*
+	 * Every query of ours is a short walk of an index.  Plans are kept, and one
+	 * that was made while a table was empty would read all of it when it is
+	 * full; such forced plans look so costly that they would be compiled.
+	 */
+	setting("enable_seqscan", "off");
+	setting("enable_bitmapscan", "off");
+	setting("enable_sort", "off");
+	setting("plan_cache_mode", "force_generic_plan");
+	setting("jit", "off");
 }
 
 static void
@@ -257,16 +267,17 @@ wait_and_serve(long timeout_ms)
 	}
 }
 
-/* Asks the database what to do, and begins to do it. */
+/* Asks the database what to do, or only for a task, and begins to do it. */
 static void
-next_actions(TimestampTz now)
+next_actions(TimestampTz now, bool everything)
 {
 	List	   *actions;
 	ListCell   *cell;
 
-	next_poll = TimestampTzPlusMilliseconds(now, bc_poll_interval_ms);
+	if (everything)
+		next_poll = TimestampTzPlusMilliseconds(now, bc_poll_interval_ms);
 	switch (bc_db_next_actions(Max(bc_max_running - bc_tasks_count(), 0),
-							   BC_MAX_JOBS - bc_jobs_count(), &actions))
+							   BC_MAX_JOBS - bc_jobs_count(), everything, &actions))
 	{
 		case BC_DB_OK:
 			break;
@@ -290,6 +301,7 @@ next_actions(TimestampTz now)
 		{
 			case BC_DO_TASK:
 				bc_tasks_start(action);
+				next_poll = now;	/* there may be more, and more than tasks */
 				break;
 			case BC_DO_CANCEL:
 				bc_tasks_cancel(action->task_id, action->fence);
@@ -329,6 +341,7 @@ serve(Oid extension)
 	TimestampTz now;
 	uint32		work;
 	bool		slots_freed;
+	bool		everything;
 
 	now = GetCurrentTimestamp();
 	flush_events(now);
@@ -346,10 +359,10 @@ serve(Oid extension)
 								   bc_tasks_count() < bc_max_running ? 0 : BC_WORK_TASKS);
 	if ((work & BC_WORK_RECHECK) && bc_db_extension() != extension)
 		leave_absent();
-	if ((work & BC_WORK_REQUESTS) || slots_freed || now >= next_poll ||
-		((work & BC_WORK_TASKS) && bc_tasks_count() < bc_max_running))
+	everything = (work & BC_WORK_REQUESTS) || slots_freed || now >= next_poll;
+	if (everything || ((work & BC_WORK_TASKS) && bc_tasks_count() < bc_max_running))
 	{
-		next_actions(now);
+		next_actions(now, everything);
 		times[0] = bc_tasks_tick(now);
 		times[1] = bc_jobs_tick(now);
 	}

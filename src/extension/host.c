@@ -20,8 +20,11 @@
 #include "storage/fd.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/varlena.h"
 
 PG_FUNCTION_INFO_V1(bc_sql_host);
@@ -102,12 +105,32 @@ socket_directories(StringInfo json)
 	appendStringInfoChar(json, ']');
 }
 
+/* Where tablespaces are, read once: false again when one is created or dropped. */
+static List *tablespace_targets = NIL;
+static bool tablespaces_known = false;
+
 static void
-tablespaces(StringInfo json)
+forget_tablespaces(Datum arg, int cache, uint32 hash)
 {
-	DIR		   *dir = AllocateDir("pg_tblspc");
+	tablespaces_known = false;
+}
+
+static void
+read_tablespaces(void)
+{
+	static bool registered = false;
+	MemoryContext old;
+	DIR		   *dir;
 	struct dirent *entry;
 
+	if (!registered)
+		CacheRegisterSyscacheCallback(TABLESPACEOID, forget_tablespaces, (Datum) 0);
+	registered = true;
+	list_free_deep(tablespace_targets);
+	tablespace_targets = NIL;
+	tablespaces_known = true;
+	dir = AllocateDir("pg_tblspc");
+	old = MemoryContextSwitchTo(TopMemoryContext);
 	while (dir != NULL && (entry = ReadDirExtended(dir, "pg_tblspc", LOG)) != NULL)
 	{
 		char		path[MAXPGPATH];
@@ -119,10 +142,22 @@ tablespaces(StringInfo json)
 		if (length <= 0)
 			continue;
 		target[length] = '\0';
-		element(json, target);
+		tablespace_targets = lappend(tablespace_targets, pstrdup(target));
 	}
+	MemoryContextSwitchTo(old);
 	if (dir != NULL)
 		FreeDir(dir);
+}
+
+static void
+tablespaces(StringInfo json)
+{
+	ListCell   *cell;
+
+	if (!tablespaces_known)
+		read_tablespaces();
+	foreach(cell, tablespace_targets)
+		element(json, lfirst(cell));
 }
 
 char *

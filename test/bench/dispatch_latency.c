@@ -8,7 +8,8 @@
  *
  * One task at a time.  "Claimed" is when another connection sees the committed
  * claim; it looks all the time, so its own query is part of the figure, and is
- * printed beside it.  The agent prints its clock, in ms.  SESSION is an id, or
+ * printed beside it, as is the time of the INSERT with its commit: what one
+ * statement costs a server that was idle before.  The agent prints its clock, in ms.  SESSION is an id, or
  * null for a new session (and worktree) each time.
  */
 #include <libpq-fe.h>
@@ -67,6 +68,7 @@ main(int argc, char **argv)
 	double	   *claimed = calloc((size_t) n + 1, sizeof(double));
 	double	   *started = calloc((size_t) n + 1, sizeof(double));
 	double	   *looks = calloc((size_t) n + 1, sizeof(double));
+	double	   *inserts = calloc((size_t) n + 1, sizeof(double));
 	int			nstarted = 0;
 	PGconn	   *writer;
 	PGconn	   *reader;
@@ -91,8 +93,10 @@ main(int argc, char **argv)
 		snprintf(query, sizeof(query),
 				 "INSERT INTO boocoder.tasks (project_id, session_id, agent, input) "
 				 "VALUES (1, %s, '%s', 'x') RETURNING id", argv[4], argv[3]);
+		looked = now_ms();
 		ask(writer, query, id, sizeof(id));
 		committed = now_ms();
+		inserts[i] = committed - looked;
 		snprintf(state_query, sizeof(state_query),
 				 "SELECT state FROM boocoder.tasks WHERE id = %s", id);
 		do
@@ -116,6 +120,7 @@ main(int argc, char **argv)
 	}
 	print("commit -> claim seen", claimed, n);
 	print("  of which the look itself", looks, n);
+	print("  beside it, the INSERT", inserts, n);
 	print("commit -> first instruction", started, nstarted);
 	PQfinish(writer);
 	PQfinish(reader);
