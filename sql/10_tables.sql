@@ -5,19 +5,37 @@ CREATE TABLE boocoder.providers (
 	name text PRIMARY KEY CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
 	label text NOT NULL,
 	transport text NOT NULL CHECK (transport IN ('native', 'acp', 'opencode', 'pty', 'stream_json', 'command')),
+	kind text,
 	command text[] NOT NULL DEFAULT '{}' CHECK (array_position(command, NULL) IS NULL),
+	builtin_command text[] NOT NULL DEFAULT '{}' CHECK (array_position(builtin_command, NULL) IS NULL),
+	fallback text CHECK (fallback IN ('pty', 'command')),
+	fallback_command text[] NOT NULL DEFAULT '{}' CHECK (array_position(fallback_command, NULL) IS NULL),
+	version_args text[] NOT NULL DEFAULT '{--version}' CHECK (array_position(version_args, NULL) IS NULL),
+	launch_prefix text[] NOT NULL DEFAULT '{}' CHECK (array_position(launch_prefix, NULL) IS NULL),
 	env jsonb NOT NULL DEFAULT '{}'
-		CHECK (jsonb_typeof(env) = 'object' AND NOT jsonb_path_exists(env, '$.* ? (@.type() != "string")')),
+		CHECK (jsonb_typeof(env) = 'object' AND NOT jsonb_path_exists(env,
+			'$.* ? (!(@.type() == "string" || @.type() == "object" && (exists (@.from_env) || exists (@.from_file))))')),
+	persistent_home boolean NOT NULL DEFAULT false,
+	models_url text CHECK (models_url ~ '^https?://'),
+	models_key jsonb CHECK (jsonb_typeof(models_key) IN ('string', 'object')),
+	models_prefix text,
 	models jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(models) = 'array'),
 	modes jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(modes) = 'array'),
 	default_model text,
-	permission_policy text NOT NULL DEFAULT 'allow' CHECK (permission_policy IN ('allow', 'reject')),
+	permission_policy text NOT NULL DEFAULT 'allow' CHECK (permission_policy IN ('allow', 'reject', 'ask')),
 	enabled boolean NOT NULL DEFAULT true,
 	builtin boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE boocoder.providers IS 'the coding agents that tasks may name; only administrators write here';
-COMMENT ON COLUMN boocoder.providers.env IS 'environment of the agent, over the allow-listed one; readable by the dispatcher only';
-COMMENT ON COLUMN boocoder.providers.permission_policy IS 'how requests of the agent for permission are answered';
+COMMENT ON COLUMN boocoder.providers.kind IS 'which known program it is, for what is peculiar to it: opencode, goose, claude, qwen, pi, codex, gemini';
+COMMENT ON COLUMN boocoder.providers.command IS 'program and arguments; empty: builtin_command';
+COMMENT ON COLUMN boocoder.providers.builtin_command IS 'program and arguments that a built-in provider has';
+COMMENT ON COLUMN boocoder.providers.fallback IS 'transport to fall back to when the handshake of the protocol fails';
+COMMENT ON COLUMN boocoder.providers.launch_prefix IS 'starts the runner of the agent, for example {sudo,-n,-u,alice}; empty: that of the project';
+COMMENT ON COLUMN boocoder.providers.env IS 'environment of the agent, over the allow-listed one; values are strings, {"from_env": name} or {"from_file": path}; readable by the dispatcher only';
+COMMENT ON COLUMN boocoder.providers.persistent_home IS 'the agent''s HOME is below boocoder.agent_home and lasts, instead of one for each session';
+COMMENT ON COLUMN boocoder.providers.models_url IS 'OpenAI-compatible endpoint (.../v1) whose models are offered, too, under models_prefix';
+COMMENT ON COLUMN boocoder.providers.permission_policy IS 'how requests of the agent for permission are answered where no rule, task or project says more';
 
 CREATE TABLE boocoder.available_agents (
 	name text PRIMARY KEY REFERENCES boocoder.providers ON DELETE CASCADE,
@@ -27,7 +45,15 @@ CREATE TABLE boocoder.available_agents (
 	version text,
 	supports_acp boolean NOT NULL DEFAULT false,
 	models jsonb NOT NULL DEFAULT '[]',
+	modes jsonb NOT NULL DEFAULT '[]',
+	commands jsonb NOT NULL DEFAULT '[]',
+	current_model text,
+	current_mode text,
+	capabilities jsonb NOT NULL DEFAULT '{}',
+	auth_methods jsonb NOT NULL DEFAULT '[]',
 	status text NOT NULL DEFAULT 'loading' CHECK (status IN ('loading', 'ready', 'unavailable', 'error')),
+	reason text,
+	message text,
 	probed_at timestamptz
 );
 COMMENT ON TABLE boocoder.available_agents IS 'what was found out about each provider on this host';
@@ -41,6 +67,11 @@ CREATE TABLE boocoder.projects (
 	default_model text,
 	allowed_read_paths text[] NOT NULL DEFAULT '{}',
 	setup text[] NOT NULL DEFAULT '{}' CHECK (array_position(setup, NULL) IS NULL),
+	teardown text[] NOT NULL DEFAULT '{}' CHECK (array_position(teardown, NULL) IS NULL),
+	copy_files text[] NOT NULL DEFAULT '{}' CHECK (array_position(copy_files, NULL) IS NULL),
+	permission_policy text CHECK (permission_policy IN ('allow', 'reject', 'ask')),
+	launch_prefix text[] NOT NULL DEFAULT '{}' CHECK (array_position(launch_prefix, NULL) IS NULL),
+	worktree_root text CHECK (worktree_root ~ '^(/|~/)'),
 	shared boolean NOT NULL DEFAULT false,
 	owner name NOT NULL DEFAULT current_user,
 	created_at timestamptz NOT NULL DEFAULT now(),
@@ -49,6 +80,11 @@ CREATE TABLE boocoder.projects (
 COMMENT ON TABLE boocoder.projects IS 'git repositories that agents work on';
 COMMENT ON COLUMN boocoder.projects.base_branch IS 'where new worktrees begin; NULL: what is checked out';
 COMMENT ON COLUMN boocoder.projects.setup IS 'shell commands run once in each new worktree, inside the sandbox';
+COMMENT ON COLUMN boocoder.projects.teardown IS 'shell commands run in a worktree before it is removed, inside the sandbox';
+COMMENT ON COLUMN boocoder.projects.copy_files IS 'patterns, as in .gitignore, of untracked files copied from the checkout into each new worktree, beside those of its .worktreeinclude';
+COMMENT ON COLUMN boocoder.projects.permission_policy IS 'overrides that of the provider';
+COMMENT ON COLUMN boocoder.projects.launch_prefix IS 'starts the runners of the project, for example {sudo,-n,-u,alice}: repository, worktrees and agents are then that user''s';
+COMMENT ON COLUMN boocoder.projects.worktree_root IS 'where its worktrees are, instead of boocoder.worktree_root; ~/ is the home of the user the runner runs as';
 COMMENT ON COLUMN boocoder.projects.shared IS 'everybody with a boocoder role sees the project and all of its tasks';
 
 CREATE TABLE boocoder.sessions (
@@ -67,11 +103,13 @@ CREATE TABLE boocoder.chats (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	session_id bigint NOT NULL REFERENCES boocoder.sessions ON DELETE CASCADE,
 	title text,
+	model text,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	closed_at timestamptz,
 	UNIQUE (id, session_id)
 );
 CREATE INDEX ON boocoder.chats (session_id);
+COMMENT ON COLUMN boocoder.chats.model IS 'for its tasks that name none';
 COMMENT ON TABLE boocoder.chats IS 'a conversation within a session: the unit of an agent''s context';
 
 CREATE SEQUENCE boocoder.fence_seq;
@@ -86,6 +124,7 @@ CREATE TABLE boocoder.tasks (
 	agent text,
 	model text,
 	mode text,
+	permission_policy text CHECK (permission_policy IN ('allow', 'reject', 'ask')),
 	input text NOT NULL CHECK (length(input) BETWEEN 1 AND 1000000),
 	creator text NOT NULL DEFAULT 'api' CHECK (creator IN ('api', 'chat', 'skill', 'arena', 'mcp', 'new_task', 'native')),
 	state text NOT NULL DEFAULT 'pending'
@@ -108,6 +147,8 @@ CREATE TABLE boocoder.tasks (
 	started_at timestamptz,
 	ended_at timestamptz,
 	cancel_requested_at timestamptz,
+	retry_requested boolean NOT NULL DEFAULT false,
+	transport text,
 	fence bigint,
 	message_id bigint,
 	CONSTRAINT tasks_session_fkey FOREIGN KEY (session_id, project_id) REFERENCES boocoder.sessions (id, project_id),
@@ -129,6 +170,9 @@ COMMENT ON COLUMN boocoder.tasks.max_attempts IS 'an interrupted attempt is repe
 COMMENT ON COLUMN boocoder.tasks.timeout IS 'longest time of one attempt; NULL: boocoder.task_timeout';
 COMMENT ON COLUMN boocoder.tasks.idempotency_key IS 'a second task of the same submitter with the same key is refused';
 COMMENT ON COLUMN boocoder.tasks.cost_tokens IS 'input and output tokens of all attempts';
+COMMENT ON COLUMN boocoder.tasks.permission_policy IS 'overrides that of project and provider, unless they reject';
+COMMENT ON COLUMN boocoder.tasks.transport IS 'how the agent was driven in the current or last attempt, a fallback included';
+COMMENT ON COLUMN boocoder.tasks.retry_requested IS 'once the current attempt has ended another one begins';
 COMMENT ON COLUMN boocoder.tasks.fence IS 'number of the claim; NULL while not running';
 COMMENT ON COLUMN boocoder.tasks.message_id IS 'the agent''s message of the current attempt';
 
@@ -187,33 +231,41 @@ CREATE TABLE boocoder.worktrees (
 	setup_done_at timestamptz,
 	size_bytes bigint,
 	archived_ref text,
+	port_first integer,
+	port_count integer NOT NULL DEFAULT 0,
+	teardown_done_at timestamptz,
 	origin text NOT NULL,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	deleted_at timestamptz
 );
 CREATE UNIQUE INDEX worktrees_live ON boocoder.worktrees (session_id) WHERE deleted_at IS NULL;
+CREATE UNIQUE INDEX worktrees_ports ON boocoder.worktrees (port_first) WHERE deleted_at IS NULL AND port_first IS NOT NULL;
 CREATE INDEX worktrees_removing ON boocoder.worktrees (id) WHERE status = 'removing' AND deleted_at IS NULL;
 CREATE INDEX ON boocoder.worktrees (project_id);
 COMMENT ON TABLE boocoder.worktrees IS 'the git worktree of each session';
 COMMENT ON COLUMN boocoder.worktrees.base_commit IS 'where the worktree began';
 COMMENT ON COLUMN boocoder.worktrees.diff_base IS 'what diffs are made against: base_commit and all that was applied since';
 COMMENT ON COLUMN boocoder.worktrees.origin IS 'cluster and database that made it: the directory of another one''s is not touched';
+COMMENT ON COLUMN boocoder.worktrees.port_first IS 'first of port_count TCP ports that are leased to it';
 COMMENT ON COLUMN boocoder.worktrees.archived_ref IS 'the ref that keeps the content of a removed worktree';
 
 CREATE TABLE boocoder.jobs (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	kind text NOT NULL CHECK (kind IN ('apply', 'remove')),
-	project_id bigint NOT NULL REFERENCES boocoder.projects,
+	kind text NOT NULL CHECK (kind IN ('apply', 'remove', 'teardown', 'probe')),
+	project_id bigint REFERENCES boocoder.projects,
 	worktree_id bigint REFERENCES boocoder.worktrees,
+	provider text REFERENCES boocoder.providers ON UPDATE CASCADE ON DELETE CASCADE,
 	state text NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'running', 'done', 'failed')),
 	resumed boolean NOT NULL DEFAULT false,
 	error text,
 	created_at timestamptz NOT NULL DEFAULT now(),
-	ended_at timestamptz
+	ended_at timestamptz,
+	CONSTRAINT jobs_subject CHECK (CASE kind WHEN 'probe' THEN provider IS NOT NULL ELSE project_id IS NOT NULL END)
 );
+CREATE UNIQUE INDEX jobs_one_probe ON boocoder.jobs (provider) WHERE kind = 'probe' AND state IN ('queued', 'running');
 CREATE INDEX jobs_open ON boocoder.jobs (id) WHERE state IN ('queued', 'running');
 CREATE UNIQUE INDEX jobs_one_per_project ON boocoder.jobs (project_id) WHERE state = 'running';
-COMMENT ON TABLE boocoder.jobs IS 'git work that decisions caused: changes to apply, worktrees to remove';
+COMMENT ON TABLE boocoder.jobs IS 'work beside tasks: changes to apply, worktrees to remove, agents to look at';
 
 CREATE TABLE boocoder.pending_changes (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -265,6 +317,95 @@ CREATE INDEX ON boocoder.usage_events (agent, agent_session_id) WHERE agent_sess
 CREATE INDEX ON boocoder.usage_events (created_at);
 COMMENT ON TABLE boocoder.usage_events IS 'ledger: one row a charge, never changed';
 COMMENT ON COLUMN boocoder.usage_events.agent_session_id IS 'the agent''s own session, within which its cost reports are cumulative';
+
+CREATE TABLE boocoder.agent_sessions (
+	chat_id bigint NOT NULL REFERENCES boocoder.chats ON DELETE CASCADE,
+	agent text NOT NULL,
+	session_id bigint REFERENCES boocoder.sessions ON DELETE SET NULL,
+	worktree_id bigint REFERENCES boocoder.worktrees ON DELETE SET NULL,
+	agent_session_id text,
+	status text NOT NULL DEFAULT 'closed' CHECK (status IN ('active', 'idle', 'crashed', 'evicted', 'closed')),
+	title text,
+	model text,
+	mode text,
+	wanted_mode text,
+	mode_asked_at timestamptz,
+	mode_sent_at timestamptz,
+	mode_error text,
+	models jsonb NOT NULL DEFAULT '[]',
+	modes jsonb NOT NULL DEFAULT '[]',
+	plan jsonb,
+	last_active_at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (chat_id, agent)
+);
+CREATE INDEX ON boocoder.agent_sessions (session_id);
+CREATE INDEX ON boocoder.agent_sessions (worktree_id);
+COMMENT ON TABLE boocoder.agent_sessions IS 'what is known of each agent in each chat: its session, mode, model, plan';
+COMMENT ON COLUMN boocoder.agent_sessions.mode IS 'the mode the agent said it is in';
+COMMENT ON COLUMN boocoder.agent_sessions.wanted_mode IS 'asked for by set_mode(), for this turn and the next ones; NULL: none, or refused';
+COMMENT ON COLUMN boocoder.agent_sessions.mode_error IS 'why the agent refused the mode that was asked for last';
+
+CREATE TABLE boocoder.agent_commands (
+	chat_id bigint NOT NULL REFERENCES boocoder.chats ON DELETE CASCADE,
+	agent text NOT NULL,
+	name text NOT NULL,
+	description text,
+	hint text,
+	PRIMARY KEY (chat_id, agent, name)
+);
+COMMENT ON TABLE boocoder.agent_commands IS 'the commands each agent offers in each chat, as it said last';
+
+CREATE TABLE boocoder.permission_rules (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	provider text REFERENCES boocoder.providers ON UPDATE CASCADE ON DELETE CASCADE,
+	project_id bigint REFERENCES boocoder.projects ON DELETE CASCADE,
+	task_id bigint REFERENCES boocoder.tasks ON DELETE CASCADE,
+	tool_kind text,
+	path_pattern text,
+	command_pattern text,
+	answer text NOT NULL CHECK (answer IN ('allow', 'reject', 'ask')),
+	created_by name NOT NULL DEFAULT current_user,
+	created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON boocoder.permission_rules (task_id) WHERE task_id IS NOT NULL;
+CREATE INDEX ON boocoder.permission_rules (project_id) WHERE project_id IS NOT NULL;
+CREATE INDEX ON boocoder.permission_rules (provider) WHERE provider IS NOT NULL;
+COMMENT ON TABLE boocoder.permission_rules IS 'how requests for permission are answered: the rule that is most specific decides';
+COMMENT ON COLUMN boocoder.permission_rules.tool_kind IS 'read, edit, delete, move, search, execute, think, fetch, other; NULL: any';
+COMMENT ON COLUMN boocoder.permission_rules.path_pattern IS 'LIKE pattern of paths, relative to the worktree; allow needs all paths of the request to match, reject and ask one';
+COMMENT ON COLUMN boocoder.permission_rules.command_pattern IS 'LIKE pattern of the whole shell command';
+
+-- No foreign key, as with events: it is written in the same batches.
+CREATE TABLE boocoder.permission_requests (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	task_id bigint NOT NULL,
+	fence bigint NOT NULL,
+	request text NOT NULL,
+	kind text NOT NULL DEFAULT 'permission' CHECK (kind IN ('permission', 'elicitation')),
+	message text,
+	schema jsonb,
+	tool_call jsonb,
+	options jsonb NOT NULL DEFAULT '[]',
+	status text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'answered', 'expired', 'cancelled')),
+	chosen_option text,
+	content jsonb,
+	answered_by name,
+	rule text,
+	requested_at timestamptz NOT NULL DEFAULT now(),
+	answered_at timestamptz,
+	delivered_at timestamptz,
+	deadline timestamptz,
+	UNIQUE (task_id, fence, request)
+);
+CREATE INDEX permission_requests_pending ON boocoder.permission_requests (task_id) WHERE status = 'pending';
+CREATE INDEX permission_requests_deadline ON boocoder.permission_requests (deadline) WHERE status = 'pending' AND deadline IS NOT NULL;
+CREATE INDEX permission_requests_undelivered ON boocoder.permission_requests (task_id)
+	WHERE delivered_at IS NULL AND status IN ('answered', 'expired');
+COMMENT ON TABLE boocoder.permission_requests IS 'what agents asked, and how it was answered: by a person, by a rule, or by the deadline';
+COMMENT ON COLUMN boocoder.permission_requests.fence IS 'the attempt that asked';
+COMMENT ON COLUMN boocoder.permission_requests.rule IS 'what answered when it was no person';
+COMMENT ON COLUMN boocoder.permission_requests.content IS 'the answer to an elicitation';
+COMMENT ON COLUMN boocoder.permission_requests.delivered_at IS 'when the agent was told';
 
 CREATE TABLE boocoder.home (
 	system_identifier text NOT NULL,

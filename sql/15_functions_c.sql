@@ -17,9 +17,16 @@ CREATE FUNCTION boocoder._host() RETURNS jsonb
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'bc_sql_host';
 COMMENT ON FUNCTION boocoder._host() IS 'facts about the server and the settings, for the orders of runners';
 
-CREATE FUNCTION boocoder._inspect(path text) RETURNS jsonb
+CREATE FUNCTION boocoder._probe_ttl_ms() RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT (extract(epoch FROM current_setting('boocoder.probe_ttl', true)::interval) * 1000)::bigint
+$$;
+COMMENT ON FUNCTION boocoder._probe_ttl_ms() IS 'boocoder.probe_ttl in ms; 0: agents are not looked at unasked';
+
+CREATE FUNCTION boocoder._inspect(path text, launch_prefix text[] DEFAULT '{}') RETURNS jsonb
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bc_sql_inspect';
-COMMENT ON FUNCTION boocoder._inspect(text) IS 'what is at a path, as the server''s operating system user sees it';
+COMMENT ON FUNCTION boocoder._inspect(text, text[]) IS
+	'what is at a path, as the server''s operating system user sees it, or the one that the prefix leads to';
 
 CREATE FUNCTION boocoder._check_host() RETURNS jsonb
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bc_sql_check_host';

@@ -20,7 +20,7 @@ INSERT INTO boocoder.task_transitions VALUES
 	('blocked', 'running', true),
 	('blocked', 'failed', true),
 	('blocked', 'cancelled', true),
-	('blocked', 'pending', false),
+	('blocked', 'pending', true),
 	('failed', 'pending', false),
 	('cancelled', 'pending', false);
 
@@ -45,6 +45,7 @@ BEGIN
 			-- another attempt: what belonged to the last one is history
 			NEW.attempt := OLD.attempt + 1;
 			NEW.cancel_requested_at := NULL;
+			NEW.retry_requested := false;
 			NEW.started_at := NULL;
 			NEW.ended_at := NULL;
 			NEW.failure_reason := NULL;
@@ -76,10 +77,11 @@ CREATE FUNCTION boocoder._forget_events() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	DELETE FROM boocoder.events e USING gone WHERE e.task_id = gone.id;
+	DELETE FROM boocoder.permission_requests r USING gone WHERE r.task_id = gone.id;
 	RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION boocoder._forget_events() IS 'trigger: events go with their task';
+COMMENT ON FUNCTION boocoder._forget_events() IS 'trigger: events and permission requests go with their task';
 CREATE TRIGGER forget_events AFTER DELETE ON boocoder.tasks REFERENCING OLD TABLE AS gone
 	FOR EACH STATEMENT EXECUTE FUNCTION boocoder._forget_events();
 COMMENT ON TRIGGER forget_events ON boocoder.tasks IS 'events go with their task';
@@ -149,6 +151,33 @@ COMMENT ON FUNCTION boocoder._guard_worktree() IS 'trigger: keeps a worktree whi
 CREATE TRIGGER guard BEFORE UPDATE ON boocoder.worktrees FOR EACH ROW
 	WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION boocoder._guard_worktree();
 COMMENT ON TRIGGER guard ON boocoder.worktrees IS 'keeps a worktree while it is needed';
+
+CREATE FUNCTION boocoder._guard_permission() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF pg_has_role('boocoder_worker', 'MEMBER') AND NOT pg_has_role('boocoder_user', 'MEMBER') THEN
+		RETURN NEW;
+	END IF;
+	IF (OLD.status, NEW.status) IS DISTINCT FROM ('pending', 'answered') THEN
+		RAISE EXCEPTION 'request % is %, it cannot become %', OLD.id, OLD.status, NEW.status
+			USING ERRCODE = 'BC001', HINT = 'Only a pending request can be answered; see boocoder.inbox.';
+	ELSIF OLD.kind = 'permission' AND NOT EXISTS (
+			SELECT 1 FROM jsonb_array_elements(OLD.options) o WHERE o ->> 'optionId' = NEW.chosen_option) THEN
+		RAISE EXCEPTION 'request % has no option "%"', OLD.id, NEW.chosen_option
+			USING ERRCODE = 'BC005', HINT = 'Its options: ' || coalesce(
+				(SELECT string_agg(o ->> 'optionId', ', ') FROM jsonb_array_elements(OLD.options) o), 'none');
+	END IF;
+	NEW.answered_by := current_user;
+	NEW.answered_at := clock_timestamp();
+	NEW.rule := NULL;
+	PERFORM boocoder._wake_now();
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION boocoder._guard_permission() IS
+	'trigger: a person answers a pending request, by one of its options (SQLSTATE BC001, BC005)';
+CREATE TRIGGER guard BEFORE UPDATE ON boocoder.permission_requests FOR EACH ROW EXECUTE FUNCTION boocoder._guard_permission();
+COMMENT ON TRIGGER guard ON boocoder.permission_requests IS 'refuses illegal answers';
 
 -- A built-in provider that an administrator changed is data of that database: a dump holds it, and its
 -- row replaces the one that CREATE EXTENSION makes in the restored database.

@@ -10,9 +10,50 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._root(text) IS 'the root below which a worktree lies, also when boocoder.worktree_root was changed since';
 
+CREATE FUNCTION boocoder._worktree_root(p boocoder.projects, host jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF p.worktree_root IS NULL AND cardinality(p.launch_prefix) = 0 THEN
+		RETURN host ->> 'worktree_root';
+	END IF;
+	-- clusters and databases that share a root must not share worktrees
+	RETURN rtrim(coalesce(p.worktree_root, '~/.local/share/boocoder'), '/') || '/' || (host ->> 'origin');
+END
+$$;
+COMMENT ON FUNCTION boocoder._worktree_root(boocoder.projects, jsonb) IS
+	'where the worktrees of a project are made; ~/ is the home of the user that its runners run as';
+
+CREATE FUNCTION boocoder._argv(v boocoder.providers, install_path text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF cardinality(v.command) > 0 THEN
+		RETURN v.command;
+	ELSIF cardinality(v.builtin_command) = 0 THEN
+		RETURN '{}';
+	END IF;
+	RETURN coalesce(install_path, v.builtin_command[1]) || v.builtin_command[2:];
+END
+$$;
+COMMENT ON FUNCTION boocoder._argv(boocoder.providers, text) IS
+	'program and arguments of an agent: its own command, or the built-in one with the program where it was found';
+
+CREATE FUNCTION boocoder._sandbox(v boocoder.providers, root text, home text, host jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF v.persistent_home AND host ->> 'agent_home' <> '' THEN
+		RETURN (host -> 'sandbox') || jsonb_build_object('home', root || '/homes/' || home,
+			'agent_home', jsonb_build_object('path', (host ->> 'agent_home') || '/' || v.name),
+			-- where agents keep what was allowed once and for all
+			'private', '[".config/goose/permission.yaml", ".codex/rules"]'::jsonb);
+	END IF;
+	RETURN (host -> 'sandbox') || jsonb_build_object('home', root || '/homes/' || home);
+END
+$$;
+COMMENT ON FUNCTION boocoder._sandbox(boocoder.providers, text, text, jsonb) IS 'the sandbox of an agent''s order, with its home';
+
 -- The rows are given, not looked up: the claim has them, and every microsecond of it is latency.
 CREATE FUNCTION boocoder._orders(t boocoder.tasks, p boocoder.projects, w boocoder.worktrees, provider boocoder.providers,
-	host jsonb, OUT worktree jsonb, OUT agent jsonb, OUT diff jsonb) RETURNS record
+	argv text[], mode text, host jsonb, OUT worktree jsonb, OUT agent jsonb, OUT diff jsonb) RETURNS record
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	repository jsonb;
@@ -23,17 +64,19 @@ BEGIN
 		'role', 'worktree', 'project', repository,
 		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,
 			'base_ref', p.base_branch, 'base_commit', w.base_commit, 'admin_dir', w.admin_dir),
-		'root', root, 'forbidden', host -> 'forbidden');
+		'copy', to_jsonb(p.copy_files), 'root', root, 'forbidden', host -> 'forbidden');
 	agent := jsonb_build_object(
-		'role', 'agent', 'task_id', t.id, 'transport', provider.transport,
-		'command', to_jsonb(provider.command), 'env', provider.env, 'cwd', w.path,
-		'input', t.input, 'model', t.model, 'mode', t.mode,
+		'role', 'agent', 'task_id', t.id, 'provider', provider.name, 'agent_kind', provider.kind,
+		'transport', provider.transport, 'command', to_jsonb(argv), 'env', provider.env, 'cwd', w.path,
+		'input', t.input, 'model', t.model, 'mode', mode,
 		'git_dir', w.git_dir, 'admin_dir', w.admin_dir,
 		'setup', CASE WHEN w.setup_done_at IS NULL THEN to_jsonb(p.setup) ELSE '[]' END,
 		'setup_timeout_ms', host -> 'setup_timeout_ms',
-		'permission_policy', provider.permission_policy,
-		'sandbox', (host -> 'sandbox') || jsonb_build_object('home',
-			root || '/homes/s' || t.session_id),
+		'fallback', CASE WHEN provider.fallback IS NOT NULL THEN jsonb_build_object('transport', provider.fallback,
+			'command', to_jsonb(CASE WHEN cardinality(provider.fallback_command) > 0 THEN provider.fallback_command ELSE argv END)) END,
+		'place', jsonb_build_object('project', p.name, 'session', t.session_id, 'task', t.id, 'branch', w.branch,
+			'base_commit', w.base_commit, 'port_first', w.port_first, 'port_count', w.port_count),
+		'sandbox', boocoder._sandbox(provider, root, 's' || t.session_id, host),
 		'limits', (host -> 'limits') || CASE WHEN t.timeout IS NULL THEN '{}' ELSE
 			jsonb_build_object('timeout_ms', ceil(extract(epoch FROM t.timeout) * 1000)::bigint) END);
 	diff := jsonb_build_object(
@@ -43,4 +86,5 @@ BEGIN
 		'max_bytes', host -> 'max_diff_bytes');
 END
 $$;
-COMMENT ON FUNCTION boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, jsonb) IS 'the three orders of a claimed task';
+COMMENT ON FUNCTION boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, text[], text, jsonb) IS
+	'the three orders of a claimed task';

@@ -26,10 +26,10 @@ BEGIN
 		RETURN ARRAY['unknown_agent', format('there is no provider "%s"', agent)];
 	ELSIF NOT provider.enabled THEN
 		RETURN ARRAY['agent_disabled', format('provider "%s" is disabled', agent)];
-	ELSIF provider.transport NOT IN ('acp', 'command') THEN
+	ELSIF provider.transport = 'native' THEN
 		RETURN ARRAY['transport_unsupported',
 			format('this version does not run the transport "%s" of provider "%s"', provider.transport, agent)];
-	ELSIF cardinality(provider.command) = 0 THEN
+	ELSIF cardinality(provider.command) = 0 AND cardinality(provider.builtin_command) = 0 THEN
 		RETURN ARRAY['program_not_found', format('provider "%s" names no program', agent)];
 	END IF;
 	-- asked last and by itself: as a query it costs more than all of the above
@@ -45,10 +45,23 @@ $$;
 COMMENT ON FUNCTION boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb) IS
 	'why a task cannot be run, as {reason, message}';
 
+-- The first range that no live worktree has; NULL when there is none, or ports are not leased.
+CREATE FUNCTION boocoder._free_ports(host jsonb) RETURNS integer
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT g.port FROM generate_series((host #>> '{ports,first}')::integer,
+			(host #>> '{ports,last}')::integer - (host #>> '{ports,count}')::integer + 1, (host #>> '{ports,count}')::integer) g (port)
+	 WHERE NOT EXISTS (SELECT 1 FROM boocoder.worktrees w
+						WHERE w.deleted_at IS NULL AND w.port_first IS NOT NULL
+						  AND w.port_first < g.port + (host #>> '{ports,count}')::integer AND w.port_first + w.port_count > g.port)
+	 ORDER BY 1 LIMIT 1
+$$;
+COMMENT ON FUNCTION boocoder._free_ports(jsonb) IS 'the first port of a range for a new worktree';
+
 -- Gives the task what it lacks (session, chat, messages, worktree) and marks it running.
 -- fence is NULL when it was failed instead, or has to wait.
 CREATE FUNCTION boocoder._claim(t boocoder.tasks, host jsonb,
-	OUT fence bigint, OUT prepare jsonb, OUT agent jsonb, OUT diff jsonb) RETURNS record
+	OUT fence bigint, OUT prepare jsonb, OUT agent jsonb, OUT diff jsonb, OUT git_prefix text[], OUT agent_prefix text[])
+RETURNS record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	-- Few statements: each costs tens of microseconds between a commit and its claim.
@@ -61,13 +74,16 @@ DECLARE
 	the_message bigint;
 	orders record;
 BEGIN
-	SELECT p AS project, v AS provider, w AS worktree, s.closed_at,
+	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, c.model, a.install_path, m.wanted_mode,
 		   coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode') AS agent
 	  INTO STRICT r
 	  FROM boocoder.projects p
 	  LEFT JOIN boocoder.providers v
 		ON v.name = coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode')
+	  LEFT JOIN boocoder.available_agents a ON a.name = v.name
 	  LEFT JOIN boocoder.sessions s ON s.id = t.session_id
+	  LEFT JOIN boocoder.chats c ON c.id = t.chat_id
+	  LEFT JOIN boocoder.agent_sessions m ON m.chat_id = t.chat_id AND m.agent = v.name
 	  LEFT JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
 	 WHERE p.id = t.project_id;
 	project := r.project;
@@ -99,9 +115,9 @@ BEGIN
 		RETURNING id INTO t.chat_id;
 	END IF;
 	IF worktree.id IS NULL THEN
-		INSERT INTO boocoder.worktrees (session_id, project_id, path, branch, origin)
-		VALUES (t.session_id, t.project_id, (host ->> 'worktree_root') || '/worktrees/s' || t.session_id,
-				'boocoder/' || t.session_id, host ->> 'origin')
+		INSERT INTO boocoder.worktrees (session_id, project_id, path, branch, origin, port_first, port_count)
+		VALUES (t.session_id, t.project_id, boocoder._worktree_root(project, host) || '/worktrees/s' || t.session_id,
+				'boocoder/' || t.session_id, host ->> 'origin', boocoder._free_ports(host), (host #>> '{ports,count}')::integer)
 		RETURNING * INTO worktree;
 	END IF;
 	-- A retry asks the same question; it is in the chat already.
@@ -120,12 +136,17 @@ BEGIN
 
 	UPDATE boocoder.tasks x
 	   SET state = 'running', agent = agent_name, session_id = t.session_id, chat_id = t.chat_id,
-		   model = coalesce(t.model, project.default_model, provider.default_model, nullif(host ->> 'default_model', '')),
+		   model = coalesce(t.model, r.model, project.default_model, provider.default_model, nullif(host ->> 'default_model', '')),
+		   transport = provider.transport,
 		   message_id = the_message, fence = nextval('boocoder.fence_seq'), started_at = clock_timestamp(), ended_at = NULL
 	 WHERE x.id = t.id RETURNING x.* INTO t;
 	fence := t.fence;
 
-	orders := boocoder._orders(t, project, worktree, provider, host);
+	orders := boocoder._orders(t, project, worktree, provider, boocoder._argv(provider, r.install_path),
+		coalesce(t.mode, r.wanted_mode), host);
+	git_prefix := nullif(project.launch_prefix, '{}');
+	agent_prefix := nullif(CASE WHEN cardinality(provider.launch_prefix) > 0 THEN provider.launch_prefix
+								ELSE project.launch_prefix END, '{}');
 	diff := orders.diff;
 	IF worktree.status = 'active' THEN
 		agent := orders.agent;

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: PostgreSQL
--- Git jobs that decisions cause.  For the dispatcher only.
+-- Jobs: what decisions cause in repositories, and looking at agents.  For the dispatcher only.
 
 CREATE FUNCTION boocoder._make_jobs() RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -34,10 +34,12 @@ BEGIN
 		   AND c.status = 'applying' AND c.job_id IS NULL;
 	END LOOP;
 	INSERT INTO boocoder.jobs (kind, project_id, worktree_id)
-	SELECT 'remove', w.project_id, w.id FROM boocoder.worktrees w
+	SELECT CASE WHEN w.teardown_done_at IS NULL AND w.setup_done_at IS NOT NULL AND cardinality(p.teardown) > 0
+				THEN 'teardown' ELSE 'remove' END, w.project_id, w.id
+	  FROM boocoder.worktrees w JOIN boocoder.projects p ON p.id = w.project_id
 	 WHERE w.status = 'removing' AND w.deleted_at IS NULL
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j
-						WHERE j.worktree_id = w.id AND j.kind = 'remove' AND j.state IN ('queued', 'running'))
+						WHERE j.worktree_id = w.id AND j.kind IN ('teardown', 'remove') AND j.state IN ('queued', 'running'))
 	   -- claimed before the removal was committed: the agent ends first
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks t
 						WHERE t.session_id = w.session_id AND t.state IN ('running', 'blocked'))
@@ -46,22 +48,97 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._make_jobs() IS 'turns decisions that nobody acted on yet into jobs';
 
-CREATE FUNCTION boocoder._job_order(j boocoder.jobs, host jsonb) RETURNS jsonb
+CREATE FUNCTION boocoder._array(value jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE jsonb_typeof(value) WHEN 'array' THEN value ELSE '[]' END
+$$;
+COMMENT ON FUNCTION boocoder._array(jsonb) IS 'the value if it is an array, an empty one otherwise';
+
+CREATE FUNCTION boocoder._probe_order(v boocoder.providers, host jsonb) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT jsonb_build_object(
-			'role', j.kind, 'resume', j.resumed, 'root', boocoder._root(w.path), 'delete_branch', true,
-			'home', boocoder._root(w.path) || '/homes/s' || w.session_id,
-			'base_commit', (SELECT min(c.base_commit) FROM boocoder.pending_changes c WHERE c.job_id = j.id),
-			'project', jsonb_build_object('id', p.id, 'path', p.path),
-			'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,
-				'admin_dir', w.admin_dir, 'diff_base', coalesce(w.diff_base, w.base_commit)),
-			'changes', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', c.id, 'path', c.path,
-							'old_path', c.old_path, 'kind', c.kind, 'diff', c.diff) ORDER BY c.id), '[]')
-						  FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying'))
-	  FROM boocoder.projects p, boocoder.worktrees w
-	 WHERE p.id = j.project_id AND w.id = j.worktree_id
+		'role', 'probe', 'provider', v.name, 'agent_kind', v.kind, 'transport', v.transport, 'command', to_jsonb(a.argv),
+		'program', a.argv[1], 'version_args', to_jsonb(v.version_args), 'env', v.env, 'cwd', a.root || '/probes/' || v.name,
+		'sandbox', boocoder._sandbox(v, a.root, 'probe-' || v.name, host),
+		'limits', (host -> 'limits') || jsonb_build_object('deadline_ms', host -> 'probe_timeout_ms'),
+		'models_url', v.models_url, 'models_key', v.models_key, 'models_prefix', v.models_prefix)
+	  FROM (SELECT boocoder._argv(v, NULL) AS argv,
+				   CASE WHEN cardinality(v.launch_prefix) > 0 THEN '~/.local/share/boocoder/' || (host ->> 'origin')
+						ELSE host ->> 'worktree_root' END AS root) a
 $$;
-COMMENT ON FUNCTION boocoder._job_order(boocoder.jobs, jsonb) IS 'the order of a job';
+COMMENT ON FUNCTION boocoder._probe_order(boocoder.providers, jsonb) IS 'the order to look at an agent; where it was found last time does not count';
+
+CREATE FUNCTION boocoder._job_order(j boocoder.jobs, host jsonb, OUT job_order jsonb, OUT prefix text[]) RETURNS record
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	p boocoder.projects;
+	w boocoder.worktrees;
+	v boocoder.providers;
+	root text;
+BEGIN
+	IF j.kind = 'probe' THEN
+		SELECT * INTO STRICT v FROM boocoder.providers x WHERE x.name = j.provider;
+		job_order := boocoder._probe_order(v, host);
+		prefix := nullif(v.launch_prefix, '{}');
+		RETURN;
+	END IF;
+	SELECT * INTO STRICT p FROM boocoder.projects x WHERE x.id = j.project_id;
+	SELECT * INTO STRICT w FROM boocoder.worktrees x WHERE x.id = j.worktree_id;
+	prefix := nullif(p.launch_prefix, '{}');
+	root := boocoder._root(w.path);
+	IF j.kind = 'teardown' THEN
+		job_order := jsonb_build_object(
+			'role', 'agent', 'transport', 'none', 'stage', 'teardown', 'command', '[]'::jsonb, 'env', '{}'::jsonb,
+			'cwd', w.path, 'git_dir', w.git_dir, 'admin_dir', w.admin_dir,
+			'setup', to_jsonb(p.teardown), 'setup_timeout_ms', host -> 'setup_timeout_ms',
+			'place', jsonb_build_object('project', p.name, 'session', w.session_id, 'branch', w.branch,
+				'base_commit', w.base_commit, 'port_first', w.port_first, 'port_count', w.port_count),
+			'sandbox', (host -> 'sandbox') || jsonb_build_object('home', root || '/homes/s' || w.session_id),
+			'limits', host -> 'limits');
+		RETURN;
+	END IF;
+	job_order := jsonb_build_object(
+		'role', j.kind, 'resume', j.resumed, 'root', root, 'delete_branch', true,
+		'home', root || '/homes/s' || w.session_id,
+		'base_commit', (SELECT min(c.base_commit) FROM boocoder.pending_changes c WHERE c.job_id = j.id),
+		'project', jsonb_build_object('id', p.id, 'path', p.path),
+		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,
+			'admin_dir', w.admin_dir, 'diff_base', coalesce(w.diff_base, w.base_commit)),
+		'changes', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', c.id, 'path', c.path,
+						'old_path', c.old_path, 'kind', c.kind, 'diff', c.diff) ORDER BY c.id), '[]')
+					  FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying'));
+END
+$$;
+COMMENT ON FUNCTION boocoder._job_order(boocoder.jobs, jsonb) IS 'the order of a job, and the launch prefix of its runner';
+
+CREATE FUNCTION boocoder._probed(provider text, result jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	a boocoder.available_agents;
+	ok boolean := coalesce((result ->> 'ok')::boolean, false);
+BEGIN
+	SELECT v.name, v.label, v.transport INTO a.name, a.label, a.transport FROM boocoder.providers v WHERE v.name = _probed.provider;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	a.status := CASE WHEN ok AND result ->> 'status' IN ('ready', 'unavailable') THEN result ->> 'status' ELSE 'error' END;
+	INSERT INTO boocoder.available_agents (name, label, transport, install_path, version, supports_acp, models, modes, commands,
+		current_model, current_mode, capabilities, auth_methods, status, reason, message, probed_at)
+	VALUES (a.name, a.label, a.transport, result ->> 'install_path', result ->> 'version',
+		coalesce((result ->> 'supports_acp')::boolean, false),
+		boocoder._array(result -> 'models'), boocoder._array(result -> 'modes'), boocoder._array(result -> 'commands'),
+		result ->> 'current_model', result ->> 'current_mode', coalesce(result -> 'capabilities', '{}'),
+		boocoder._array(result -> 'auth_methods'), a.status, result ->> 'reason',
+		nullif(concat_ws(E'\n', result ->> 'message', result ->> 'hint'), ''), now())
+	ON CONFLICT (name) DO UPDATE
+	   SET label = EXCLUDED.label, transport = EXCLUDED.transport, install_path = EXCLUDED.install_path, version = EXCLUDED.version,
+		   supports_acp = EXCLUDED.supports_acp, models = EXCLUDED.models, modes = EXCLUDED.modes, commands = EXCLUDED.commands,
+		   current_model = EXCLUDED.current_model, current_mode = EXCLUDED.current_mode, capabilities = EXCLUDED.capabilities,
+		   auth_methods = EXCLUDED.auth_methods, status = EXCLUDED.status, reason = EXCLUDED.reason, message = EXCLUDED.message,
+		   probed_at = EXCLUDED.probed_at;
+END
+$$;
+COMMENT ON FUNCTION boocoder._probed(text, jsonb) IS 'what was found out about an agent';
 
 CREATE FUNCTION boocoder._job_done(job_id bigint, result jsonb) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -75,6 +152,12 @@ BEGIN
 		RETURN CASE WHEN EXISTS (SELECT 1 FROM boocoder.jobs x WHERE x.id = job_id AND x.state = 'running')
 			THEN NULL ELSE 'stale' END;
 	END IF;
+	IF j.kind = 'probe' THEN
+		PERFORM boocoder._probed(j.provider, result);
+		-- the row it was asked for in says all there is to say
+		DELETE FROM boocoder.jobs x WHERE x.id = j.id;
+		RETURN CASE WHEN ok THEN 'done' ELSE 'failed' END;
+	END IF;
 	PERFORM 1 FROM boocoder.worktrees w WHERE w.id = j.worktree_id FOR NO KEY UPDATE SKIP LOCKED;
 	IF NOT FOUND OR (SELECT count(*) FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying')
 		> (SELECT count(*) FROM (SELECT 1 FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying'
@@ -86,7 +169,12 @@ BEGIN
 		UPDATE boocoder.jobs x SET state = 'queued', resumed = true, error = note WHERE x.id = j.id;
 		RETURN 'failed';
 	END IF;
-	IF j.kind = 'apply' AND ok THEN
+	IF j.kind = 'teardown' THEN
+		-- what a teardown leaves undone keeps nobody from removing the worktree
+		ok := ok AND result ->> 'outcome' = 'completed';
+		UPDATE boocoder.worktrees w SET teardown_done_at = now() WHERE w.id = j.worktree_id;
+		PERFORM boocoder._wake_now();
+	ELSIF j.kind = 'apply' AND ok THEN
 		UPDATE boocoder.pending_changes c SET status = 'applied' WHERE c.job_id = j.id AND c.status = 'applying';
 		UPDATE boocoder.worktrees w SET diff_base = coalesce(result ->> 'diff_base', w.diff_base) WHERE w.id = j.worktree_id;
 	ELSIF j.kind = 'apply' THEN

@@ -37,6 +37,20 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._leave_the_original() IS 'in a copy of a database, gives up what the original is at work on';
 
+CREATE FUNCTION boocoder._withdraw(t boocoder.tasks) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE boocoder.permission_requests r SET status = 'cancelled', delivered_at = now()
+	 WHERE r.id IN (SELECT q.id FROM boocoder.permission_requests q
+					 WHERE q.task_id = t.id AND q.status = 'pending' FOR NO KEY UPDATE SKIP LOCKED);
+	UPDATE boocoder.agent_sessions s SET status = 'closed', last_active_at = now()
+	 WHERE (s.chat_id, s.agent) IN (SELECT q.chat_id, q.agent FROM boocoder.agent_sessions q
+									 WHERE q.chat_id = t.chat_id AND q.agent = t.agent AND q.status = 'active'
+									   FOR NO KEY UPDATE SKIP LOCKED);
+END
+$$;
+COMMENT ON FUNCTION boocoder._withdraw(boocoder.tasks) IS 'the agent of a task has ended: what it asked needs no answer any more';
+
 -- A claim with a number below boocoder_dispatcher.first_fence belongs to a dispatcher that is gone.  The number
 -- is kept in the session of the dispatcher, as it dies with it.
 CREATE FUNCTION boocoder._reconcile() RETURNS bigint
@@ -57,8 +71,10 @@ BEGIN
 		UPDATE boocoder.messages m SET status = 'failed', finished_at = now()
 		 WHERE m.id = t.message_id AND m.status = 'streaming';
 		PERFORM boocoder._charge(t.id, NULL, NULL);
+		PERFORM boocoder._withdraw(t);
 		UPDATE boocoder.tasks x
-		   SET state = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled'
+		   SET state = CASE WHEN t.retry_requested THEN 'pending'
+							WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled'
 							WHEN t.attempt < t.max_attempts THEN 'pending' ELSE 'failed' END,
 			   failure_reason = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'interrupted' END,
 			   error = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled on request'
@@ -84,6 +100,9 @@ BEGIN
 	touched := boocoder._reconcile();
 	UPDATE boocoder.jobs j SET state = 'queued', resumed = true WHERE j.state = 'running';
 	GET DIAGNOSTICS more = ROW_COUNT;
+	IF (boocoder._host() ->> 'probe_ttl_ms')::bigint > 0 THEN
+		PERFORM boocoder._probe(NULL);
+	END IF;
 	RETURN touched + more;
 END
 $$;
@@ -93,7 +112,7 @@ COMMENT ON FUNCTION boocoder._start(integer) IS
 -- Only claims when not everything is asked for: that is what a commit of tasks waits for.
 CREATE FUNCTION boocoder._next_actions(free_slots integer, free_jobs integer, everything boolean DEFAULT true)
 RETURNS TABLE (kind text, task_id bigint, fence bigint, job_id bigint,
-			   prepare jsonb, agent jsonb, diff jsonb, delay_ms bigint)
+			   prepare jsonb, agent jsonb, diff jsonb, git_prefix text[], agent_prefix text[], delay_ms bigint)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	host jsonb;
@@ -118,6 +137,9 @@ BEGIN
 			kind := 'cancel';
 			RETURN NEXT;
 		END LOOP;
+		FOR kind, task_id, fence, prepare IN SELECT a.kind, a.task_id, a.fence, a.answer FROM boocoder._attend() a LOOP
+			RETURN NEXT;
+		END LOOP;
 	END IF;
 
 	-- One claim, or a limited number of tasks that can't run: no transaction is to get old.
@@ -137,7 +159,8 @@ BEGIN
 		host := coalesce(host, boocoder._host());
 		-- What is wrong with one task is that task's failure.
 		BEGIN
-			SELECT c.fence, c.prepare, c.agent, c.diff INTO fence, prepare, agent, diff
+			SELECT c.fence, c.prepare, c.agent, c.diff, c.git_prefix, c.agent_prefix
+			  INTO fence, prepare, agent, diff, git_prefix, agent_prefix
 			  FROM boocoder._claim(t, host) c;
 		EXCEPTION
 			WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
@@ -178,22 +201,26 @@ BEGIN
 		END;
 	END IF;
 	FOR j IN
-		SELECT DISTINCT ON (q.project_id) q.* FROM boocoder.jobs q
+		-- one at a time in a project; looking at agents does not wait for that
+		SELECT DISTINCT ON (coalesce(q.project_id, -q.id)) q.* FROM boocoder.jobs q
 		 WHERE q.state = 'queued' AND free_jobs > 0
 		   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs r WHERE r.project_id = q.project_id AND r.state = 'running')
-		 ORDER BY q.project_id, q.id LIMIT free_jobs
+		 ORDER BY coalesce(q.project_id, -q.id), q.id LIMIT free_jobs
 	LOOP
 		UPDATE boocoder.jobs q SET state = 'running' WHERE q.id = j.id;
 		job_id := j.id;
-		prepare := boocoder._job_order(j, coalesce(host, boocoder._host()));
+		host := coalesce(host, boocoder._host());
+		SELECT o.job_order, o.prefix INTO prepare, git_prefix FROM boocoder._job_order(j, host) o;
 		RETURN NEXT;
 	END LOOP;
 
 	IF looks = 100 THEN
 		next_due := now();
 	ELSE
-		SELECT min(x.run_at) INTO next_due FROM boocoder.tasks x
-		 WHERE x.state = 'pending' AND x.run_at IS NOT NULL AND x.run_at > now();
+		SELECT least((SELECT min(x.run_at) FROM boocoder.tasks x
+					   WHERE x.state = 'pending' AND x.run_at IS NOT NULL AND x.run_at > now()),
+					 (SELECT min(r.deadline) FROM boocoder.permission_requests r
+					   WHERE r.status = 'pending' AND r.deadline IS NOT NULL AND r.deadline > now())) INTO next_due;
 	END IF;
 	IF next_due IS NOT NULL THEN
 		kind := 'due';
@@ -205,7 +232,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION boocoder._next_actions(integer, integer, boolean) IS
-	'what the dispatcher is to do: cancel, task, job, due; after a task it is to ask again';
+	'what the dispatcher is to do: cancel, answer, blocked, unblocked, task, job, due; after a task it is to ask again';
 
 CREATE FUNCTION boocoder._prepared(task_id bigint, fence bigint, result jsonb)
 RETURNS TABLE (agent jsonb, diff jsonb)
@@ -230,9 +257,13 @@ BEGIN
 	END IF;
 	RETURN QUERY
 	SELECT o.agent, o.diff
-	  FROM boocoder.projects p, boocoder.worktrees w, boocoder.providers v,
-		   boocoder._orders(t, p, w, v, boocoder._host()) o
-	 WHERE p.id = t.project_id AND w.session_id = t.session_id AND w.deleted_at IS NULL AND v.name = t.agent;
+	  FROM boocoder.projects p
+	  JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
+	  JOIN boocoder.providers v ON v.name = t.agent
+	  LEFT JOIN boocoder.available_agents a ON a.name = v.name
+	  LEFT JOIN boocoder.agent_sessions m ON m.chat_id = t.chat_id AND m.agent = v.name
+	 CROSS JOIN boocoder._orders(t, p, w, v, boocoder._argv(v, a.install_path), coalesce(t.mode, m.wanted_mode), boocoder._host()) o
+	 WHERE p.id = t.project_id;
 END
 $$;
 COMMENT ON FUNCTION boocoder._prepared(bigint, bigint, jsonb) IS
@@ -242,7 +273,12 @@ CREATE FUNCTION boocoder._append(task_ids bigint[], fences bigint[], payloads js
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	last_seq bigint;
+	first_seq bigint;
 	tasks bigint[];
+	telling text[] := ARRAY['permission_request', 'permission_withdrawn', 'mode', 'modes', 'mode_failed', 'models', 'command',
+							'title', 'plan'];
+	noteworthy boolean;
+	event boocoder.events;
 BEGIN
 	-- for the transaction: a SET clause would end with the function, before the commit
 	PERFORM set_config('synchronous_commit', 'off', true);
@@ -255,14 +291,22 @@ BEGIN
 		SELECT b.id, b.chat_id, e ->> 'kind', e -> 'payload'
 		  FROM batch b, jsonb_array_elements(coalesce(b.payload -> 'events', '[]')) WITH ORDINALITY AS x (e, k)
 		 ORDER BY b.n, x.k
-		RETURNING seq, task_id
+		RETURNING seq, task_id, kind
 	), new_parts AS (
 		INSERT INTO boocoder.message_parts (message_id, task_id, seq, kind, payload)
 		SELECT b.message_id, b.id, (p ->> 'seq')::integer, p ->> 'kind', p -> 'payload'
 		  FROM batch b, jsonb_array_elements(coalesce(b.payload -> 'parts', '[]')) WITH ORDINALITY AS x (p, k)
 		 ORDER BY b.n, x.k
 	)
-	SELECT max(seq), array_agg(DISTINCT task_id) INTO last_seq, tasks FROM new_events;
+	SELECT min(seq), max(seq), array_agg(DISTINCT task_id), bool_or(kind = ANY (telling))
+	  INTO first_seq, last_seq, tasks, noteworthy FROM new_events;
+	IF noteworthy THEN
+		FOR event IN SELECT * FROM boocoder.events x
+					  WHERE x.seq BETWEEN first_seq AND last_seq AND x.kind = ANY (telling) ORDER BY x.seq
+		LOOP
+			PERFORM boocoder._note(event);
+		END LOOP;
+	END IF;
 
 	-- A listener that does not read must not make our commits fail: the queue has an end.
 	IF last_seq IS NOT NULL AND pg_notification_queue_usage() < 0.5 THEN
@@ -408,8 +452,14 @@ BEGIN
 	UPDATE boocoder.messages m
 	   SET status = CASE outcome WHEN 'completed' THEN 'complete' ELSE outcome END, finished_at = now()
 	 WHERE m.id = t.message_id;
+	PERFORM boocoder._withdraw(t);
+	IF t.retry_requested AND outcome <> 'completed' THEN
+		-- asked for while it waited for a person
+		UPDATE boocoder.tasks x SET state = 'pending', transport = coalesce(result ->> 'transport', x.transport) WHERE x.id = t.id;
+		RETURN 'pending';
+	END IF;
 	UPDATE boocoder.tasks x
-	   SET state = outcome, failure_reason = reason,
+	   SET state = outcome, failure_reason = reason, transport = coalesce(result ->> 'transport', x.transport),
 		   error = nullif(concat_ws(E'\n', message, result ->> 'detail', result ->> 'hint',
 						  CASE WHEN outcome = 'failed' THEN nullif(right(result ->> 'stderr_tail', 4000), '') END), ''),
 		   output_summary = coalesce(nullif(result ->> 'summary', ''), x.output_summary)

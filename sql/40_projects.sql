@@ -3,10 +3,12 @@
 
 CREATE FUNCTION boocoder.add_project(name text, path text, base_branch text DEFAULT NULL,
 	default_agent text DEFAULT NULL, default_model text DEFAULT NULL, setup text[] DEFAULT '{}',
-	owner name DEFAULT NULL, shared boolean DEFAULT false, allowed_read_paths text[] DEFAULT '{}') RETURNS bigint
+	owner name DEFAULT NULL, shared boolean DEFAULT false, allowed_read_paths text[] DEFAULT '{}',
+	teardown text[] DEFAULT '{}', copy_files text[] DEFAULT '{}', permission_policy text DEFAULT NULL,
+	launch_prefix text[] DEFAULT '{}', worktree_root text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	facts jsonb := boocoder._inspect(path);
+	facts jsonb := boocoder._inspect(path, coalesce(launch_prefix, '{}'));
 	roots jsonb := boocoder._host() -> 'allowed_roots';
 	result bigint;
 BEGIN
@@ -21,15 +23,17 @@ BEGIN
 	ELSIF add_project.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_roles r WHERE r.rolname = add_project.owner) THEN
 		RAISE EXCEPTION 'role "%" does not exist', add_project.owner USING ERRCODE = 'undefined_object';
 	END IF;
-	INSERT INTO boocoder.projects (name, path, base_branch, default_agent, default_model, setup, owner, shared, allowed_read_paths)
+	INSERT INTO boocoder.projects (name, path, base_branch, default_agent, default_model, setup, owner, shared, allowed_read_paths,
+		teardown, copy_files, permission_policy, launch_prefix, worktree_root)
 	VALUES (add_project.name, facts ->> 'path', add_project.base_branch, add_project.default_agent, add_project.default_model,
 		coalesce(add_project.setup, '{}'), coalesce(add_project.owner, current_user), coalesce(add_project.shared, false),
-		coalesce(add_project.allowed_read_paths, '{}'))
+		coalesce(add_project.allowed_read_paths, '{}'), coalesce(add_project.teardown, '{}'), coalesce(add_project.copy_files, '{}'),
+		add_project.permission_policy, coalesce(add_project.launch_prefix, '{}'), add_project.worktree_root)
 	RETURNING id INTO result;
 	RETURN result;
 END
 $$;
-COMMENT ON FUNCTION boocoder.add_project(text, text, text, text, text, text[], name, boolean, text[]) IS
+COMMENT ON FUNCTION boocoder.add_project(text, text, text, text, text, text[], name, boolean, text[], text[], text[], text, text[], text) IS
 	'registers a git repository (SQLSTATE BC003 when it cannot be used); its id';
 
 CREATE FUNCTION boocoder._project_id(project text) RETURNS bigint
@@ -58,8 +62,11 @@ CREATE FUNCTION boocoder.register_provider(name text, transport text, command te
 	env jsonb DEFAULT '{}', label text DEFAULT NULL, models jsonb DEFAULT '[]') RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	IF EXISTS (SELECT 1 FROM jsonb_each(env) e WHERE jsonb_typeof(e.value) <> 'string' OR e.key !~ '^[A-Za-z_][A-Za-z0-9_]*$') THEN
-		RAISE EXCEPTION 'the environment of a provider is an object of names and strings' USING ERRCODE = 'BC005';
+	IF EXISTS (SELECT 1 FROM jsonb_each(env) e
+				WHERE e.key !~ '^[A-Za-z_][A-Za-z0-9_]*$' OR jsonb_typeof(e.value) <> 'string'
+				  AND NOT coalesce(jsonb_typeof(e.value -> 'from_env') = 'string' OR jsonb_typeof(e.value -> 'from_file') = 'string', false)) THEN
+		RAISE EXCEPTION 'the environment of a provider is an object of names and strings' USING ERRCODE = 'BC005',
+			HINT = 'A value may also be {"from_env": "NAME"} or {"from_file": "/path"}.';
 	END IF;
 	INSERT INTO boocoder.providers AS p (name, label, transport, command, env, models)
 	VALUES (register_provider.name, coalesce(register_provider.label, register_provider.name),
@@ -85,9 +92,3 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION boocoder.remove_provider(text) IS 'removes an agent that is not built in; false when there is none';
-
-CREATE FUNCTION boocoder.launch_spec(agent text, OUT "binary" text, OUT args text[], OUT env jsonb) RETURNS record
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT p.command[1], coalesce(p.command[2:], '{}'), p.env FROM boocoder.providers p WHERE p.name = agent
-$$;
-COMMENT ON FUNCTION boocoder.launch_spec(text) IS 'what would be run for an agent; for administrators, as the environment may hold secrets';

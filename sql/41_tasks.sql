@@ -4,7 +4,7 @@
 CREATE FUNCTION boocoder.run(input text, project text, agent text DEFAULT NULL, model text DEFAULT NULL,
 	mode text DEFAULT NULL, session bigint DEFAULT NULL, chat bigint DEFAULT NULL, priority integer DEFAULT 0,
 	run_at timestamptz DEFAULT NULL, timeout interval DEFAULT NULL, max_attempts integer DEFAULT 2,
-	idempotency_key text DEFAULT NULL) RETURNS bigint
+	idempotency_key text DEFAULT NULL, permission_policy text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -14,9 +14,10 @@ BEGIN
 		SELECT c.session_id INTO run.session FROM boocoder.chats c WHERE c.id = run.chat;
 	END IF;
 	INSERT INTO boocoder.tasks AS t (project_id, session_id, chat_id, agent, model, mode, input, priority, run_at,
-		timeout, max_attempts, idempotency_key)
+		timeout, max_attempts, idempotency_key, permission_policy)
 	VALUES (boocoder._project_id(run.project), run.session, run.chat, run.agent, run.model, run.mode, run.input,
-		coalesce(run.priority, 0), run.run_at, run.timeout, coalesce(run.max_attempts, 2), run.idempotency_key)
+		coalesce(run.priority, 0), run.run_at, run.timeout, coalesce(run.max_attempts, 2), run.idempotency_key,
+		run.permission_policy)
 	ON CONFLICT (submitted_by, idempotency_key) WHERE t.idempotency_key IS NOT NULL DO NOTHING
 	RETURNING id INTO result;
 	IF result IS NULL THEN
@@ -26,7 +27,7 @@ BEGIN
 	RETURN result;
 END
 $$;
-COMMENT ON FUNCTION boocoder.run(text, text, text, text, text, bigint, bigint, integer, timestamptz, interval, integer, text) IS
+COMMENT ON FUNCTION boocoder.run(text, text, text, text, text, bigint, bigint, integer, timestamptz, interval, integer, text, text) IS
 	'enqueues a task; its id, or that of the task with the same idempotency key';
 
 CREATE FUNCTION boocoder._task(task bigint) RETURNS boocoder.tasks
@@ -53,8 +54,8 @@ BEGIN
 		RAISE EXCEPTION 'task % has not begun: there is no chat to go on with', t.id
 			USING ERRCODE = 'BC004', HINT = 'Wait for it with boocoder.wait().';
 	END IF;
-	INSERT INTO boocoder.tasks (project_id, session_id, chat_id, agent, model, mode, input, priority, creator)
-	VALUES (t.project_id, t.session_id, t.chat_id, t.agent, t.model, t.mode, send.input, t.priority, 'chat')
+	INSERT INTO boocoder.tasks (project_id, session_id, chat_id, agent, model, mode, permission_policy, input, priority, creator)
+	VALUES (t.project_id, t.session_id, t.chat_id, t.agent, t.model, t.mode, t.permission_policy, send.input, t.priority, 'chat')
 	RETURNING id INTO result;
 	RETURN result;
 END
@@ -86,7 +87,12 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	t boocoder.tasks := boocoder._task(task);
 BEGIN
-	UPDATE boocoder.tasks x SET state = 'pending' WHERE x.id = t.id AND x.state IN ('failed', 'blocked', 'cancelled');
+	UPDATE boocoder.tasks x SET state = 'pending' WHERE x.id = t.id AND x.state IN ('failed', 'cancelled');
+	IF NOT FOUND THEN
+		-- its agent ends first
+		UPDATE boocoder.tasks x SET retry_requested = true, cancel_requested_at = coalesce(x.cancel_requested_at, now())
+		 WHERE x.id = t.id AND x.state = 'blocked';
+	END IF;
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'task % is %: only a failed, blocked or cancelled task is retried', t.id, t.state
 			USING ERRCODE = 'BC004', HINT = 'boocoder.send() goes on in the same chat.';

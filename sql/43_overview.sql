@@ -11,7 +11,19 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 		   t.attempt, t.output_summary, left(t.input, 200),
 		   format('SELECT boocoder.inbox_retry(%s);  or  SELECT boocoder.send(%s, ''...'');', t.id, t.id)
 	  FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id
-	 WHERE t.state IN ('failed', 'blocked')
+	 WHERE t.state = 'failed' OR t.state = 'blocked'
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.permission_requests r WHERE r.task_id = t.id AND r.status = 'pending')
+	UNION ALL
+	SELECT t.id, p.name, t.agent, 'blocked', r.kind,
+		   coalesce(r.message, r.tool_call ->> 'title', r.tool_call ->> 'kind')
+			|| coalesce(' (until ' || to_char(r.deadline, 'HH24:MI:SS') || ')', ''),
+		   now() - r.requested_at, t.attempt, t.output_summary, left(t.input, 200),
+		   CASE r.kind WHEN 'permission' THEN format('SELECT boocoder.answer_permission(%s, ...);  with ', r.id)
+				|| (SELECT string_agg(format('%L (%s)', o ->> 'optionId', o ->> 'name'), ', ' ORDER BY n)
+					  FROM jsonb_array_elements(r.options) WITH ORDINALITY AS x (o, n))
+			ELSE format('SELECT boocoder.answer_elicitation(%s, ''{...}'');  as its schema says, or NULL to decline', r.id) END
+	  FROM boocoder.permission_requests r JOIN boocoder.tasks t ON t.id = r.task_id JOIN boocoder.projects p ON p.id = t.project_id
+	 WHERE r.status = 'pending'
 	UNION ALL
 	SELECT c.task_id, p.name, c.agent, 'conflict', 'conflict', string_agg(c.path || ': ' || coalesce(c.error, ''), E'\n' ORDER BY c.id),
 		   now() - max(c.decided_at), NULL, NULL, NULL,
@@ -22,7 +34,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION boocoder._inbox() IS 'the rows of the view inbox';
 CREATE VIEW boocoder.inbox AS SELECT * FROM boocoder._inbox();
-COMMENT ON VIEW boocoder.inbox IS 'what waits for a person: failed and blocked tasks, changes in conflict; with the reason and what to call';
+COMMENT ON VIEW boocoder.inbox IS 'what waits for a person: failed tasks, requests of agents, changes in conflict; with the reason and what to call';
 
 CREATE FUNCTION boocoder.cost_stats(group_by text DEFAULT 'project', since timestamptz DEFAULT NULL, until timestamptz DEFAULT NULL)
 RETURNS TABLE (key text, tasks bigint, input_tokens numeric, output_tokens numeric, cached_tokens numeric,
@@ -72,10 +84,10 @@ DECLARE
 	project record;
 	facts jsonb;
 BEGIN
-	FOR project IN SELECT p.name, p.path FROM boocoder.projects p WHERE p.archived_at IS NULL ORDER BY p.id LOOP
+	FOR project IN SELECT p.name, p.path, p.launch_prefix FROM boocoder.projects p WHERE p.archived_at IS NULL ORDER BY p.id LOOP
 		"check" := format('project "%s"', project.name);
 		BEGIN
-			facts := boocoder._inspect(project.path);
+			facts := boocoder._inspect(project.path, project.launch_prefix);
 			status := CASE WHEN (facts ->> 'ok')::boolean THEN 'ok' ELSE 'error' END;
 			detail := coalesce(facts ->> 'message', facts ->> 'path');
 			hint := facts ->> 'hint';
@@ -120,7 +132,7 @@ BEGIN
 
 	FOR "check", status, detail, hint IN
 		SELECT 'provider "' || p.name || '"', 'warning', 'is enabled, but names no program', 'Call boocoder.register_provider().'
-		  FROM boocoder.providers p WHERE p.enabled AND p.transport IN ('acp', 'command') AND cardinality(p.command) = 0
+		  FROM boocoder.providers p WHERE p.enabled AND p.transport <> 'native' AND cardinality(p.command) = 0 AND cardinality(p.builtin_command) = 0
 	LOOP
 		RETURN NEXT;
 	END LOOP;

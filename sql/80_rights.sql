@@ -10,57 +10,76 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA boocoder FROM PUBLIC;
 -- viewers
 GRANT SELECT ON boocoder.projects, boocoder.sessions, boocoder.chats, boocoder.tasks, boocoder.messages,
 	boocoder.message_parts, boocoder.events, boocoder.worktrees, boocoder.pending_changes, boocoder.usage_events,
-	boocoder.available_agents, boocoder.task_transitions, boocoder.inbox, boocoder.status, boocoder.jobs
-	TO boocoder_viewer;
-GRANT SELECT (name, label, transport, command, models, modes, default_model, permission_policy, enabled, builtin)
+	boocoder.available_agents, boocoder.task_transitions, boocoder.inbox, boocoder.status, boocoder.jobs,
+	boocoder.agent_sessions, boocoder.agent_commands, boocoder.permission_rules, boocoder.permission_requests,
+	boocoder.tool_timeline TO boocoder_viewer;
+GRANT INSERT (kind, provider) ON boocoder.jobs TO boocoder_viewer;		-- to look at agents again, see the policy
+GRANT SELECT (name, label, kind, transport, command, builtin_command, fallback, fallback_command, version_args, launch_prefix,
+	persistent_home, models_url, models_prefix, models, modes, default_model, permission_policy, enabled, builtin)
 	ON boocoder.providers TO boocoder_viewer;
 GRANT EXECUTE ON FUNCTION boocoder._project_id(text), boocoder._task(bigint), boocoder.wait(bigint, interval),
 	boocoder.events_since(bigint, bigint), boocoder._event_line(text, jsonb), boocoder.ls(text, text),
 	boocoder.task_detail(bigint), boocoder.list_pending(bigint), boocoder.diff(bigint), boocoder._inbox(),
 	boocoder.cost_stats(text, timestamptz, timestamptz), boocoder._status(), boocoder.doctor(),
 	boocoder._preloaded(), boocoder._worker_status(), boocoder._change_generation(),
-	boocoder._wait_change(bigint, integer) TO boocoder_viewer;
+	boocoder._wait_change(bigint, integer), boocoder._probe_ttl_ms(), boocoder._probe(text), boocoder._wake_now(),
+	boocoder.probe_agents(text), boocoder.provider_snapshot(), boocoder._tool_timeline() TO boocoder_viewer;
 GRANT EXECUTE ON PROCEDURE boocoder.attach(bigint, bigint) TO boocoder_viewer;
 
 -- users
 GRANT INSERT (project_id, session_id, chat_id, parent_task_id, agent, model, mode, input, creator, priority, run_at,
-	max_attempts, timeout, idempotency_key) ON boocoder.tasks TO boocoder_user;
-GRANT UPDATE (state, cancel_requested_at, priority, run_at) ON boocoder.tasks TO boocoder_user;
+	max_attempts, timeout, idempotency_key, permission_policy) ON boocoder.tasks TO boocoder_user;
+GRANT UPDATE (state, cancel_requested_at, retry_requested, priority, run_at) ON boocoder.tasks TO boocoder_user;
 GRANT INSERT (project_id, title), UPDATE (title, closed_at) ON boocoder.sessions TO boocoder_user;
-GRANT INSERT (session_id, title), UPDATE (title, closed_at) ON boocoder.chats TO boocoder_user;
+GRANT INSERT (session_id, title, model), UPDATE (title, model, closed_at) ON boocoder.chats TO boocoder_user;
+GRANT UPDATE (status, chosen_option, content) ON boocoder.permission_requests TO boocoder_user;
+GRANT INSERT (chat_id, agent, session_id, wanted_mode, mode_asked_at), UPDATE (wanted_mode, mode_asked_at, mode_sent_at, mode_error)
+	ON boocoder.agent_sessions TO boocoder_user;
+GRANT INSERT (provider, project_id, task_id, tool_kind, path_pattern, command_pattern, answer), DELETE
+	ON boocoder.permission_rules TO boocoder_user;
 GRANT UPDATE (status) ON boocoder.pending_changes, boocoder.worktrees TO boocoder_user;
 GRANT EXECUTE ON FUNCTION
-	boocoder.run(text, text, text, text, text, bigint, bigint, integer, timestamptz, interval, integer, text),
+	boocoder.run(text, text, text, text, text, bigint, bigint, integer, timestamptz, interval, integer, text, text),
 	boocoder.send(bigint, text), boocoder.cancel(bigint), boocoder.retry(bigint), boocoder.inbox_retry(bigint),
-	boocoder._wake_now(), boocoder._decide(bigint[], text), boocoder._undecided(bigint), boocoder.apply(bigint),
+	boocoder._request(bigint), boocoder._option(jsonb, text), boocoder.answer_permission(bigint, text),
+	boocoder.answer_elicitation(bigint, jsonb), boocoder.set_mode(bigint, text, text),
+	boocoder.add_permission_rule(text, text, text, bigint, text, text, text), boocoder._decide(bigint[], text), boocoder._undecided(bigint), boocoder.apply(bigint),
 	boocoder.apply_changes(bigint[]), boocoder.reject(bigint), boocoder.reject_changes(bigint[]),
 	boocoder.remove_worktree(bigint, boolean), boocoder.close_session(bigint, boolean) TO boocoder_user;
 
 -- administrators
 GRANT SELECT, INSERT, UPDATE, DELETE ON boocoder.projects, boocoder.providers TO boocoder_admin;
 GRANT EXECUTE ON FUNCTION
-	boocoder.add_project(text, text, text, text, text, text[], name, boolean, text[]),
+	boocoder.add_project(text, text, text, text, text, text[], name, boolean, text[], text[], text[], text, text[], text),
 	boocoder.archive_project(text), boocoder.register_provider(text, text, text[], jsonb, text, jsonb),
-	boocoder.remove_provider(text), boocoder.launch_spec(text), boocoder._inspect(text), boocoder._check_host(),
+	boocoder.remove_provider(text), boocoder.launch_spec(text),
+	boocoder._argv(boocoder.providers, text), boocoder._inspect(text, text[]), boocoder._check_host(),
 	boocoder._host(), boocoder._below(text, text), boocoder._repository_checks() TO boocoder_admin;
 
 -- the dispatcher
 GRANT SELECT ON ALL TABLES IN SCHEMA boocoder TO boocoder_worker;
 GRANT INSERT ON boocoder.sessions, boocoder.chats, boocoder.messages, boocoder.message_parts, boocoder.events,
-	boocoder.worktrees, boocoder.jobs, boocoder.pending_changes, boocoder.usage_events TO boocoder_worker;
+	boocoder.worktrees, boocoder.jobs, boocoder.pending_changes, boocoder.usage_events, boocoder.agent_sessions,
+	boocoder.agent_commands, boocoder.permission_requests, boocoder.available_agents TO boocoder_worker;
 GRANT UPDATE (title) ON boocoder.sessions, boocoder.chats TO boocoder_worker;	-- to lock rows, FOR KEY SHARE
 GRANT UPDATE (archived_at) ON boocoder.projects TO boocoder_worker;	-- likewise
-GRANT UPDATE ON boocoder.tasks, boocoder.messages, boocoder.worktrees, boocoder.jobs, boocoder.pending_changes
-	TO boocoder_worker;
+GRANT UPDATE ON boocoder.tasks, boocoder.messages, boocoder.worktrees, boocoder.jobs, boocoder.pending_changes,
+	boocoder.agent_sessions, boocoder.permission_requests, boocoder.available_agents TO boocoder_worker;
+GRANT DELETE ON boocoder.agent_commands, boocoder.jobs TO boocoder_worker;
 GRANT USAGE ON SEQUENCE boocoder.fence_seq TO boocoder_worker;
 GRANT INSERT, DELETE ON boocoder.home TO boocoder_worker;
 GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
-	boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
+	boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, text[], text, jsonb),
+	boocoder._worktree_root(boocoder.projects, jsonb), boocoder._argv(boocoder.providers, text),
+	boocoder._sandbox(boocoder.providers, text, text, jsonb), boocoder._free_ports(jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
 	boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
 	boocoder._candidate(bigint[], bigint[], bigint[], boolean), boocoder._make_jobs(), boocoder._job_order(boocoder.jobs, jsonb),
 	boocoder._job_done(bigint, jsonb), boocoder._start(integer), boocoder._reconcile(),
 	boocoder._obstructed(boocoder.tasks), boocoder._leave_the_original(), boocoder._next_actions(integer, integer, boolean),
 	boocoder._prepared(bigint, bigint, jsonb), boocoder._append(bigint[], bigint[], jsonb[]),
+	boocoder._array(jsonb), boocoder._probe_order(boocoder.providers, jsonb), boocoder._probed(text, jsonb), boocoder._probe(text),
+	boocoder._paths(jsonb, text), boocoder._command(jsonb), boocoder._verdict(boocoder.tasks, jsonb), boocoder._option(jsonb, text),
+	boocoder._ask(boocoder.tasks, jsonb), boocoder._note(boocoder.events), boocoder._attend(), boocoder._withdraw(boocoder.tasks),
 	boocoder._charge(bigint, jsonb, text), boocoder._store_changes(boocoder.tasks, jsonb),
 	boocoder._settle(bigint, bigint, jsonb, jsonb) TO boocoder_worker;
 
@@ -76,6 +95,10 @@ ALTER TABLE boocoder.worktrees ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.jobs ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.pending_changes ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.usage_events ENABLE ROW LEVEL SECURITY;
+ALTER TABLE boocoder.agent_sessions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE boocoder.agent_commands ENABLE ROW LEVEL SECURITY;
+ALTER TABLE boocoder.permission_rules ENABLE ROW LEVEL SECURITY;
+ALTER TABLE boocoder.permission_requests ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY visible ON boocoder.projects TO boocoder_viewer
 	USING (owner = current_user OR shared OR pg_has_role('boocoder_admin', 'USAGE'));
@@ -109,8 +132,29 @@ CREATE POLICY visible ON boocoder.worktrees TO boocoder_viewer
 	USING (project_id IN (SELECT p.id FROM boocoder.projects p));
 COMMENT ON POLICY visible ON boocoder.worktrees IS 'those of visible projects';
 CREATE POLICY visible ON boocoder.jobs FOR SELECT TO boocoder_viewer
-	USING (project_id IN (SELECT p.id FROM boocoder.projects p));
-COMMENT ON POLICY visible ON boocoder.jobs IS 'those of visible projects';
+	USING (kind = 'probe' OR project_id IN (SELECT p.id FROM boocoder.projects p));
+COMMENT ON POLICY visible ON boocoder.jobs IS 'those of visible projects, and all looks at agents';
+CREATE POLICY probe ON boocoder.jobs FOR INSERT TO boocoder_viewer WITH CHECK (kind = 'probe');
+COMMENT ON POLICY probe ON boocoder.jobs IS 'everybody may have agents looked at';
+CREATE POLICY visible ON boocoder.agent_sessions TO boocoder_viewer
+	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id));
+COMMENT ON POLICY visible ON boocoder.agent_sessions IS 'those of visible chats';
+CREATE POLICY visible ON boocoder.agent_commands FOR SELECT TO boocoder_viewer
+	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id));
+COMMENT ON POLICY visible ON boocoder.agent_commands IS 'those of visible chats';
+CREATE POLICY visible ON boocoder.permission_rules FOR SELECT TO boocoder_viewer
+	USING ((task_id IS NULL OR EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id))
+		   AND (project_id IS NULL OR EXISTS (SELECT 1 FROM boocoder.projects p WHERE p.id = project_id)));
+COMMENT ON POLICY visible ON boocoder.permission_rules IS 'general ones, and those of visible projects and tasks';
+CREATE POLICY own_tasks ON boocoder.permission_rules TO boocoder_user
+	USING (task_id IS NOT NULL AND EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id))
+	WITH CHECK (task_id IS NOT NULL AND EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id));
+COMMENT ON POLICY own_tasks ON boocoder.permission_rules IS 'users make rules for tasks they see';
+CREATE POLICY administer ON boocoder.permission_rules TO boocoder_admin USING (true) WITH CHECK (true);
+COMMENT ON POLICY administer ON boocoder.permission_rules IS 'administrators make any';
+CREATE POLICY visible ON boocoder.permission_requests TO boocoder_viewer
+	USING (EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id));
+COMMENT ON POLICY visible ON boocoder.permission_requests IS 'those of visible tasks';
 CREATE POLICY visible ON boocoder.pending_changes TO boocoder_viewer
 	USING (EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.id = worktree_id)
 		   OR EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id));

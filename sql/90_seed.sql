@@ -1,15 +1,15 @@
 -- SPDX-License-Identifier: PostgreSQL
 -- The agents that are known without being registered, and what a dump holds.
 
-INSERT INTO boocoder.providers (name, label, transport, command, builtin) VALUES
-	('boocode', 'boocode (built in)', 'native', '{}', true),
-	('opencode', 'opencode', 'acp', '{opencode,acp}', true),
-	('goose', 'goose', 'acp', '{goose,acp}', true),
-	('claude', 'Claude Code', 'stream_json', '{claude}', true),
-	('qwen', 'Qwen Code', 'acp', '{qwen,--acp}', true),
-	('pi', 'pi', 'stream_json', '{pi}', true),
-	('codex', 'Codex', 'acp', '{codex-acp}', true),
-	('gemini', 'Gemini CLI', 'acp', '{gemini,--acp}', true);
+INSERT INTO boocoder.providers (name, label, kind, transport, builtin_command, builtin) VALUES
+	('boocode', 'boocode (built in)', 'boocode', 'native', '{}', true),
+	('opencode', 'opencode', 'opencode', 'acp', '{opencode,acp}', true),
+	('goose', 'goose', 'goose', 'acp', '{goose,acp}', true),
+	('claude', 'Claude Code', 'claude', 'stream_json', '{claude,-p,--output-format,stream-json,--input-format,stream-json,--include-partial-messages,--verbose,--permission-prompt-tool,stdio,--model,"{model}",--permission-mode,"{mode}"}', true),
+	('qwen', 'Qwen Code', 'qwen', 'acp', '{qwen,--acp}', true),
+	('pi', 'pi', 'pi', 'stream_json', '{pi,--mode,json,-p,--model,"{model}"}', true),
+	('codex', 'Codex', 'codex', 'acp', '{codex-acp}', true),
+	('gemini', 'Gemini CLI', 'gemini', 'acp', '{gemini,--acp}', true);
 
 -- A dump holds what has ended.  Work that is under way or waiting is left out:
 -- a restored copy must never start an agent.
@@ -29,6 +29,12 @@ SELECT pg_catalog.pg_extension_config_dump('boocoder.worktrees', $$WHERE status 
 SELECT pg_catalog.pg_extension_config_dump('boocoder.pending_changes',
 	$$WHERE status <> 'applying' AND worktree_id IN (SELECT id FROM boocoder.worktrees WHERE status IN ('active', 'removed'))
 		AND task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.permission_rules',
+	$$WHERE task_id IS NULL OR task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.permission_requests',
+	$$WHERE status <> 'pending' AND task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.agent_sessions', '');
+SELECT pg_catalog.pg_extension_config_dump('boocoder.agent_commands', '');
 SELECT pg_catalog.pg_extension_config_dump('boocoder.usage_events',
 	$$WHERE task_id IS NULL OR task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
 DO $$

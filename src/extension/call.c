@@ -10,6 +10,7 @@
 
 #include <signal.h>
 
+#include "catalog/pg_type.h"
 #include "extension/channel.h"
 #include "extension/compat.h"
 #include "extension/host.h"
@@ -18,6 +19,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/fd.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
@@ -90,11 +92,11 @@ end_runner(pid_t pid)
 }
 
 static Datum
-call_runner(const char *order)
+call_runner(char *const *prefix, const char *order)
 {
 	BcChannel	channel;
 	int			fd;
-	pid_t		pid = bc_process_start(&fd);
+	pid_t		pid = bc_process_start(prefix, &fd);
 	Datum		result = (Datum) 0;
 
 	if (pid < 0)
@@ -131,17 +133,37 @@ begin_order(StringInfo json, const char *role)
 	bc_host_forbidden(json);
 }
 
-/* boocoder._inspect(path): what is at that path, as the server's user sees it. */
+/* The elements of a text[], ending in NULL; NULL when there are none. */
+static char **
+strings_of(ArrayType *array)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	char	  **strings;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &n);
+	if (n == 0)
+		return NULL;
+	strings = palloc((n + 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+		strings[i] = nulls[i] ? pstrdup("") : TextDatumGetCString(elements[i]);
+	strings[n] = NULL;
+	return strings;
+}
+
+/* boocoder._inspect(path, prefix): what is at that path, as the user sees it that the runner runs as. */
 Datum
 bc_sql_inspect(PG_FUNCTION_ARGS)
 {
 	StringInfoData json;
+	char	  **prefix = strings_of(PG_GETARG_ARRAYTYPE_P(1));
 
 	begin_order(&json, "inspect");
 	appendStringInfoString(&json, ",\"path\":");
 	escape_json(&json, text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	appendStringInfoChar(&json, '}');
-	return call_runner(json.data);
+	return call_runner(prefix, json.data);
 }
 
 /* boocoder._check_host(): do the sandbox and the worktree root work? */
@@ -154,5 +176,5 @@ bc_sql_check_host(PG_FUNCTION_ARGS)
 	appendStringInfoString(&json, ",\"sandbox\":");
 	bc_host_sandbox(&json);
 	appendStringInfoChar(&json, '}');
-	return call_runner(json.data);
+	return call_runner(NULL, json.data);
 }

@@ -44,7 +44,7 @@ static const QueryText queries[Q_COUNT] = {
 		"SELECT boocoder._start($1)", 1, {INT4OID}
 	},
 	[Q_NEXT_ACTIONS] = {
-		"SELECT kind, task_id, fence, job_id, prepare, agent, diff, delay_ms "
+		"SELECT kind, task_id, fence, job_id, prepare, agent, diff, delay_ms, git_prefix, agent_prefix "
 		"FROM boocoder._next_actions($1, $2, $3)", 3, {INT4OID, INT4OID, BOOLOID}
 	},
 	[Q_PREPARED] = {
@@ -182,6 +182,28 @@ column_int(uint64 row, int column)
 	return isnull ? 0 : DatumGetInt64(value);
 }
 
+/* A text[] without NULLs as an array of strings that ends in NULL; NULL for NULL. */
+static char **
+column_strings(MemoryContext caller, uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column,
+									  &isnull);
+	Datum	   *elements;
+	int			n;
+	char	  **strings;
+
+	if (isnull)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements,
+					  NULL, &n);
+	strings = MemoryContextAlloc(caller, (n + 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+		strings[i] = MemoryContextStrdup(caller, TextDatumGetCString(elements[i]));
+	strings[n] = NULL;
+	return strings;
+}
+
 Oid
 bc_db_extension(void)
 {
@@ -212,6 +234,9 @@ action_kind(const char *name)
 	static const char *const names[] = {
 		[BC_DO_TASK] = "task",
 		[BC_DO_CANCEL] = "cancel",
+		[BC_DO_ANSWER] = "answer",
+		[BC_DO_BLOCK] = "blocked",
+		[BC_DO_UNBLOCK] = "unblocked",
 		[BC_DO_JOB] = "job",
 		[BC_DO_WAIT] = "due"
 	};
@@ -240,6 +265,8 @@ read_actions(MemoryContext caller, void *result)
 		action->agent = column_text(caller, row, 6);
 		action->diff = column_text(caller, row, 7);
 		action->delay_ms = column_int(row, 8);
+		action->git_prefix = column_strings(caller, row, 9);
+		action->agent_prefix = column_strings(caller, row, 10);
 		old = MemoryContextSwitchTo(caller);
 		*actions = lappend(*actions, action);
 		MemoryContextSwitchTo(old);

@@ -26,6 +26,9 @@ typedef enum BcActionKind
 {
 	BC_DO_TASK,					/* claimed: prepare, or agent and diff */
 	BC_DO_CANCEL,				/* a running task is to be cancelled */
+	BC_DO_ANSWER,				/* the agent of a running task is to be told: in prepare */
+	BC_DO_BLOCK,				/* a running task waits for a person now */
+	BC_DO_UNBLOCK,				/* and does so no more */
 	BC_DO_JOB,					/* a one-shot git job: its order is in prepare */
 	BC_DO_WAIT					/* a task is due in delay_ms */
 } BcActionKind;
@@ -40,6 +43,8 @@ typedef struct BcDbAction
 	char	   *prepare;		/* orders, as JSON text; may be NULL */
 	char	   *agent;
 	char	   *diff;
+	char	  **git_prefix;		/* launch prefixes, ending in NULL; NULL: none */
+	char	  **agent_prefix;
 } BcDbAction;
 
 /* The message of the last BC_DB_FAILED. */

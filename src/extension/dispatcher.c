@@ -306,6 +306,13 @@ next_actions(TimestampTz now, bool everything)
 			case BC_DO_CANCEL:
 				bc_tasks_cancel(action->task_id, action->fence);
 				break;
+			case BC_DO_ANSWER:
+				bc_tasks_answer(action->task_id, action->fence, action->prepare);
+				break;
+			case BC_DO_BLOCK:
+			case BC_DO_UNBLOCK:
+				bc_tasks_block(action->task_id, action->fence, action->kind == BC_DO_BLOCK);
+				break;
 			case BC_DO_JOB:
 				bc_jobs_start(action);
 				break;

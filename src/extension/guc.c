@@ -35,6 +35,14 @@ char	   *bc_worktree_root;
 char	   *bc_allowed_roots;
 char	   *bc_default_agent;
 char	   *bc_default_model;
+int			bc_probe_ttl_ms;
+int			bc_probe_timeout_ms;
+int			bc_permission_timeout_ms;
+int			bc_ports_per_worktree;
+int			bc_port_first;
+int			bc_port_last;
+char	   *bc_agent_home;
+char	   *bc_env_allow;
 
 static const struct config_enum_entry sandbox_modes[] = {
 	{"on", BC_SANDBOX_ON, false},
@@ -91,6 +99,21 @@ static const IntSetting int_settings[] = {
 	NULL, &bc_setup_timeout_ms, 60 * 1000, 100, INT_MAX, GUC_UNIT_MS},
 	{"boocoder.git_timeout", "Longest time one git operation may take.",
 	NULL, &bc_git_timeout_ms, 10 * 60 * 1000, 100, INT_MAX, GUC_UNIT_MS},
+	{"boocoder.probe_ttl", "Age at which what is known about the agents is looked up again.",
+	"When somebody asks, by boocoder.provider_snapshot().  Zero: never unasked, not at the start "
+	"of the dispatcher either.", &bc_probe_ttl_ms, 300 * 1000, 0, INT_MAX, GUC_UNIT_MS},
+	{"boocoder.probe_timeout", "Longest time a look at one agent may take.",
+	NULL, &bc_probe_timeout_ms, 30 * 1000, 100, HOUR_MS, GUC_UNIT_MS},
+	{"boocoder.permission_timeout", "Time a person has to answer a request of an agent.",
+	"It is then rejected.  Zero means no limit: the task waits in the inbox.",
+	&bc_permission_timeout_ms, 0, 0, INT_MAX, GUC_UNIT_MS},
+	{"boocoder.ports_per_worktree", "TCP ports leased to each worktree.",
+	"Its agent finds them in BOOCODER_PORT and BOOCODER_PORT_COUNT.  Zero: none.",
+	&bc_ports_per_worktree, 10, 0, 1000, 0},
+	{"boocoder.port_first", "First of the TCP ports that are leased to worktrees.",
+	"Databases of one host need ranges of their own.", &bc_port_first, 20000, 1024, 65535, 0},
+	{"boocoder.port_last", "Last of the TCP ports that are leased to worktrees.",
+	NULL, &bc_port_last, 29999, 1024, 65535, 0},
 	{"boocoder.max_line", "Longest protocol line accepted from an agent.",
 	NULL, &bc_max_line_kb, 16 * 1024, 64, 60 * 1024, GUC_UNIT_KB},
 	{"boocoder.max_diff", "Largest diff of one task that is stored.",
@@ -109,6 +132,11 @@ static const StringSetting string_settings[] = {
 	&bc_sandbox_ro_paths, "/opt", GUC_SUPERUSER_ONLY},
 	{"boocoder.agent_path", "Directories in which agents are looked up; their PATH.",
 	NULL, &bc_agent_path, "/usr/local/bin:/usr/bin:/bin", GUC_SUPERUSER_ONLY},
+	{"boocoder.agent_home", "Directory with a lasting home for each provider that wants one.",
+	"For agents that must be logged in; one subdirectory a provider (providers.persistent_home).",
+	&bc_agent_home, "", GUC_SUPERUSER_ONLY},
+	{"boocoder.env_allow", "Variables of the server's environment that providers may refer to.",
+	"Names separated by commas; see providers.env.", &bc_env_allow, "", GUC_SUPERUSER_ONLY},
 	{"boocoder.default_agent", "Agent of tasks that name none, in projects that name none.",
 	NULL, &bc_default_agent, "", 0},
 	{"boocoder.default_model", "Model of tasks for which nothing else names one.",

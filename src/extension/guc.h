@@ -30,6 +30,14 @@ extern char *bc_worktree_root;
 extern char *bc_allowed_roots;
 extern char *bc_default_agent;
 extern char *bc_default_model;
+extern int	bc_probe_ttl_ms;
+extern int	bc_probe_timeout_ms;
+extern int	bc_permission_timeout_ms;
+extern int	bc_ports_per_worktree;
+extern int	bc_port_first;
+extern int	bc_port_last;
+extern char *bc_agent_home;
+extern char *bc_env_allow;
 
 typedef enum BcSandboxMode
 {

@@ -222,8 +222,18 @@ bc_sql_host(PG_FUNCTION_ARGS)
 	add_paths(&json, "allowed_roots", bc_allowed_roots);
 	add_text(&json, "default_agent", bc_default_agent);
 	add_text(&json, "default_model", bc_default_model);
+	add_text(&json, "agent_home", bc_agent_home);
 	add_int(&json, "setup_timeout_ms", bc_setup_timeout_ms);
+	add_int(&json, "probe_ttl_ms", bc_probe_ttl_ms);
+	add_int(&json, "probe_timeout_ms", bc_probe_timeout_ms);
+	add_int(&json, "permission_timeout_ms", bc_permission_timeout_ms);
 	add_int(&json, "max_diff_bytes", (int64) bc_max_diff_kb * 1024);
+	key(&json, "ports");
+	appendStringInfoChar(&json, '{');
+	add_int(&json, "first", bc_port_first);
+	add_int(&json, "last", bc_port_last);
+	add_int(&json, "count", bc_ports_per_worktree);
+	appendStringInfoChar(&json, '}');
 	key(&json, "limits");
 	appendStringInfoChar(&json, '{');
 	add_int(&json, "timeout_ms", bc_task_timeout_ms);

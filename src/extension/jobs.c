@@ -94,7 +94,7 @@ bc_jobs_start(const BcDbAction *action)
 	job->job_id = action->job_id;
 	dlist_push_tail(&jobs, &job->node);
 	njobs++;
-	job->runner = bc_runners_order(&job_owner, job, action->prepare);
+	job->runner = bc_runners_order(&job_owner, job, action->git_prefix, action->prepare);
 	if (job->runner == NULL)
 		ended(job, NOT_STARTED);
 	else

@@ -18,30 +18,82 @@
 #include <sys/wait.h>
 
 #include "extension/process.h"
+#include "extension/guc.h"
 #include "miscadmin.h"
+#include "nodes/pg_list.h"
+#include "utils/varlena.h"
 
-#define RUNNER "boocoder-runner"
+#define PREFIX_PATH "/usr/local/bin:/usr/bin:/bin"
 
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
 #define HAVE_ADDCLOSEFROM
 #endif
 
-static int
-spawn(const char *path, int fd, pid_t *pid)
+/*
+ * Nothing of the server's environment, which holds PGDATA and what the service
+ * set, but what an administrator lists.
+ */
+static char **
+environment(void)
 {
-	char	   *const argv[] = {(char *) RUNNER, NULL};
-	char	   *envp[3];
-	int			nenv = 0;
+	char	   *names = pstrdup(bc_env_allow != NULL ? bc_env_allow : "");
+	List	   *list = NIL;
+	ListCell   *cell;
+	char	  **envp;
+	int			n = 0;
+
+	if (!SplitGUCList(names, ',', &list))
+		list = NIL;
+	envp = palloc((list_length(list) + 3) * sizeof(char *));
+	envp[n++] = pstrdup("PATH=" PREFIX_PATH);
+	envp[n++] = pstrdup("LC_ALL=C.UTF-8");
+	foreach(cell, list)
+	{
+		const char *name = lfirst(cell);
+		const char *value = getenv(name);
+
+		if (value != NULL && strcmp(name, "PATH") != 0 && strcmp(name, "LC_ALL") != 0)
+			envp[n++] = psprintf("%s=%s", name, value);
+	}
+	envp[n] = NULL;
+	return envp;
+}
+
+/* The command line: the prefix, and our runner unless it names one. */
+static char **
+arguments(char *const *prefix, const char *path)
+{
+	int			n = 0;
+	bool		named = false;
+	char	  **argv;
+
+	while (prefix != NULL && prefix[n] != NULL)
+	{
+		const char *slash = strrchr(prefix[n], '/');
+
+		if (strcmp(slash != NULL ? slash + 1 : prefix[n], BC_RUNNER_NAME) == 0)
+			named = true;
+		n++;
+	}
+	argv = palloc((n + 2) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+		argv[i] = prefix[i];
+	if (!named)
+		argv[n++] = pstrdup(path);
+	argv[n] = NULL;
+	return argv;
+}
+
+static int
+spawn(char *const *prefix, const char *path, int fd, pid_t *pid)
+{
+	char	  **argv = arguments(prefix, path);
+	char	  **envp = environment();
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	sigset_t	none;
 	sigset_t	all;
 	int			error;
-
-	/* Nothing of the server's environment: it holds PGDATA and what the service set. */
-	envp[nenv++] = (char *) "PATH=/usr/local/bin:/usr/bin:/bin";
-	envp[nenv++] = (char *) "LC_ALL=C.UTF-8";
-	envp[nenv] = NULL;
 
 	if ((error = posix_spawn_file_actions_init(&actions)) != 0)
 		return error;
@@ -69,24 +121,24 @@ spawn(const char *path, int fd, pid_t *pid)
 										 POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
 										 POSIX_SPAWN_SETSID);
 	if (error == 0)
-		error = posix_spawn(pid, path, &actions, &attributes, argv, envp);
+		error = posix_spawnp(pid, argv[0], &actions, &attributes, argv, envp);
 	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
 	return error;
 }
 
 pid_t
-bc_process_start(int *fd)
+bc_process_start(char *const *prefix, int *fd)
 {
 	char		path[MAXPGPATH];
 	int			pair[2];
 	pid_t		pid;
 	int			error;
 
-	snprintf(path, sizeof(path), "%s/%s", pkglib_path, RUNNER);
+	snprintf(path, sizeof(path), "%s/%s", pkglib_path, BC_RUNNER_NAME);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return -1;
-	error = spawn(path, pair[1], &pid);
+	error = spawn(prefix, path, pair[1], &pid);
 	close(pair[1]);
 	if (error == 0 && !pg_set_noblock(pair[0]))
 		error = errno;
@@ -105,6 +157,7 @@ bc_process_reap(pid_t pid, int *status)
 {
 	pid_t		result;
 
+	*status = 0;
 	do
 		result = waitpid(pid, status, WNOHANG);
 	while (result < 0 && errno == EINTR);

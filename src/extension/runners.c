@@ -40,7 +40,7 @@ bc_runners_init(void)
 }
 
 static BcRunner *
-start(void)
+start(char *const *prefix)
 {
 	MemoryContext context;
 	MemoryContext old;
@@ -48,7 +48,7 @@ start(void)
 	pid_t		pid;
 	int			fd;
 
-	pid = bc_process_start(&fd);
+	pid = bc_process_start(prefix, &fd);
 	if (pid < 0)
 		return NULL;
 	ReserveExternalFD();
@@ -71,7 +71,7 @@ bc_runners_fill(int wanted, TimestampTz now)
 {
 	for (int i = 0; i < STARTS_PER_CALL && nspares < wanted && now >= next_spare; i++)
 	{
-		if (start() == NULL)
+		if (start(NULL) == NULL)
 		{
 			ereport(LOG,
 					(errmsg("boocoder could not start a runner: %m"),
@@ -82,7 +82,8 @@ bc_runners_fill(int wanted, TimestampTz now)
 }
 
 BcRunner *
-bc_runners_order(const BcRunnerOwner *owner, void *owner_data, const char *order)
+bc_runners_order(const BcRunnerOwner *owner, void *owner_data, char *const *prefix,
+				 const char *order)
 {
 	BcRunner   *runner = NULL;
 	dlist_iter	iter;
@@ -91,14 +92,14 @@ bc_runners_order(const BcRunnerOwner *owner, void *owner_data, const char *order
 	{
 		BcRunner   *candidate = dlist_container(BcRunner, node, iter.cur);
 
-		if (candidate->turn == 0)
+		if (candidate->turn == 0 && prefix == NULL)
 		{
 			runner = candidate;
 			break;
 		}
 	}
 	if (runner == NULL)
-		runner = start();
+		runner = start(prefix);
 	if (runner == NULL)
 		return NULL;
 	nspares--;
@@ -111,9 +112,9 @@ bc_runners_order(const BcRunnerOwner *owner, void *owner_data, const char *order
 }
 
 void
-bc_runners_send(BcRunner *runner, BcFrameType type)
+bc_runners_send(BcRunner *runner, BcFrameType type, const char *payload)
 {
-	bc_channel_send(&runner->channel, type, runner->turn, NULL, 0);
+	bc_channel_send(&runner->channel, type, runner->turn, payload, strlen(payload));
 	(void) bc_channel_flush(&runner->channel);
 }
 

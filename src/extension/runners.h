@@ -52,14 +52,15 @@ extern void bc_runners_init(void);
 extern void bc_runners_fill(int wanted, TimestampTz now);
 
 /*
- * Gives an order (JSON text) to a runner.  NULL when none could be started;
+ * Gives an order (JSON text) to a runner; to a spare one, unless a launch
+ * prefix is given (see bc_process_start()).  NULL when none could be started;
  * errno is set.
  */
 extern BcRunner *bc_runners_order(const BcRunnerOwner *owner, void *owner_data,
-								  const char *order);
+								  char *const *prefix, const char *order);
 
-/* Sends a message without payload. */
-extern void bc_runners_send(BcRunner *runner, BcFrameType type);
+/* Sends a message; "payload" is text, "" for none. */
+extern void bc_runners_send(BcRunner *runner, BcFrameType type, const char *payload);
 
 /*
  * For the owner's message callback: the runner has done its work.  It is

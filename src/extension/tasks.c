@@ -36,6 +36,9 @@ typedef struct BcTurn
 	BcRunner   *runner;			/* NULL: none at work */
 	TimestampTz deadline;		/* of the runner; 0: none of ours */
 	TimestampTz retry_at;		/* of a database call; 0: none waits */
+	bool		blocked;		/* waits for a person, so it holds no slot */
+	char	  **git_prefix;		/* launch prefixes; NULL: none */
+	char	  **agent_prefix;
 	char	   *agent_order;
 	char	   *diff_order;
 	char	   *result;			/* of the worktree, then of the agent */
@@ -44,6 +47,7 @@ typedef struct BcTurn
 
 static dlist_head turns;
 static int	nturns;
+static int	nblocked;
 static int	nended;
 
 static void step(BcTurn *turn, BcTurnEvent event);
@@ -127,11 +131,28 @@ on_gone(void *owner, BcRunner *runner, const char *why)
 
 static const BcRunnerOwner turn_owner = {on_message, on_gone};
 
+/* A copy that lives as long as the turn. */
+static char **
+keep_strings(BcTurn *turn, char *const *strings)
+{
+	int			n = 0;
+	char	  **copy;
+
+	if (strings == NULL)
+		return NULL;
+	while (strings[n] != NULL)
+		n++;
+	copy = MemoryContextAllocZero(turn->context, (n + 1) * sizeof(char *));
+	for (int i = 0; i < n; i++)
+		copy[i] = MemoryContextStrdup(turn->context, strings[i]);
+	return copy;
+}
+
 /* Orders a runner for the turn's next step. */
 static void
-order(BcTurn *turn, const char *text, int timeout_ms)
+order(BcTurn *turn, char *const *prefix, const char *text, int timeout_ms)
 {
-	turn->runner = bc_runners_order(&turn_owner, turn, text);
+	turn->runner = bc_runners_order(&turn_owner, turn, prefix, text);
 	if (turn->runner == NULL)
 	{
 		char	   *message = psprintf("could not start a runner: %m");
@@ -218,20 +239,21 @@ act(BcTurn *turn, BcTurnAction action)
 			ask_orders(turn);
 			break;
 		case BC_ACTION_START_AGENT:
-			order(turn, turn->agent_order, 0);
+			order(turn, turn->agent_prefix, turn->agent_order, 0);
 			break;
 		case BC_ACTION_NOTE_CANCEL:
 			turn->cancelled = true;
 			break;
 		case BC_ACTION_SEND_CANCEL:
-			bc_runners_send(turn->runner, BC_FRAME_CANCEL);
+			bc_runners_send(turn->runner, BC_FRAME_CANCEL, "");
 			turn->deadline =
 				TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 											bc_cancel_grace_ms + bc_term_grace_ms +
 											CANCEL_MARGIN_MS);
 			break;
 		case BC_ACTION_START_DIFF:
-			order(turn, turn->diff_order, bc_git_timeout_ms);
+			bc_tasks_block(turn->task_id, turn->fence, false);
+			order(turn, turn->git_prefix, turn->diff_order, bc_git_timeout_ms);
 			break;
 		case BC_ACTION_KILL:
 			turn->deadline = 0;
@@ -242,6 +264,7 @@ act(BcTurn *turn, BcTurnAction action)
 			settle(turn);
 			break;
 		case BC_ACTION_FINISH:
+			bc_tasks_block(turn->task_id, turn->fence, false);
 			dlist_delete(&turn->node);
 			nturns--;
 			nended++;
@@ -288,10 +311,12 @@ bc_tasks_start(const BcDbAction *action)
 	nturns++;
 	keep(turn, &turn->agent_order, action->agent);
 	keep(turn, &turn->diff_order, action->diff);
+	turn->git_prefix = keep_strings(turn, action->git_prefix);
+	turn->agent_prefix = keep_strings(turn, action->agent_prefix);
 	if (action->prepare != NULL)
 	{
 		turn->state = BC_TURN_PREPARING;
-		order(turn, action->prepare, bc_git_timeout_ms);
+		order(turn, turn->git_prefix, action->prepare, bc_git_timeout_ms);
 	}
 	else
 	{
@@ -322,6 +347,30 @@ bc_tasks_cancel(int64 task_id, int64 fence)
 
 	if (turn != NULL && turn->fence == fence)
 		step(turn, BC_EVENT_CANCEL);
+}
+
+void
+bc_tasks_answer(int64 task_id, int64 fence, const char *answer)
+{
+	BcTurn	   *turn = find(task_id);
+
+	/* An agent that is being cancelled has had all its requests answered. */
+	if (turn != NULL && turn->fence == fence && turn->state == BC_TURN_RUNNING &&
+		turn->runner != NULL)
+		bc_runners_send(turn->runner, BC_FRAME_ANSWER, answer);
+}
+
+void
+bc_tasks_block(int64 task_id, int64 fence, bool blocked)
+{
+	BcTurn	   *turn = find(task_id);
+
+	if (turn == NULL || turn->fence != fence || turn->blocked == blocked)
+		return;
+	turn->blocked = blocked;
+	nblocked += blocked ? 1 : -1;
+	if (blocked)
+		nended++;
 }
 
 void
@@ -381,7 +430,7 @@ bc_tasks_tick(TimestampTz now)
 int
 bc_tasks_count(void)
 {
-	return nturns;
+	return nturns - nblocked;
 }
 
 int

@@ -19,6 +19,12 @@ extern void bc_tasks_start(const BcDbAction *action);
 /* A cancel was requested.  Harmless when repeated, or when the turn is over. */
 extern void bc_tasks_cancel(int64 task_id, int64 fence);
 
+/* Tells the agent of a running task something: an answer, or a mode to go into (JSON text). */
+extern void bc_tasks_answer(int64 task_id, int64 fence, const char *answer);
+
+/* The task waits for a person, or does so no more: meanwhile it holds no slot. */
+extern void bc_tasks_block(int64 task_id, int64 fence, bool blocked);
+
 /* The turn of a task broke for a reason the dispatcher found. */
 extern void bc_tasks_break(int64 task_id, const char *error);
 
@@ -28,10 +34,10 @@ extern void bc_tasks_break(int64 task_id, const char *error);
  */
 extern TimestampTz bc_tasks_tick(TimestampTz now);
 
-/* Turns under way */
+/* Turns under way that hold a slot */
 extern int	bc_tasks_count(void);
 
-/* Turns that ended since the last call: each frees a slot. */
+/* Turns that gave their slot back since the last call. */
 extern int	bc_tasks_ended(void);
 
 #endif							/* BC_EXTENSION_TASKS_H */

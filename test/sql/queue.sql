@@ -25,7 +25,7 @@ SELECT id, session_id, status, branch, path LIKE '%/s' || session_id AS path FRO
 -- The orders.
 RESET ROLE;
 CREATE TABLE pg_temp.orders AS SELECT o.* FROM boocoder.tasks t, boocoder.projects p, boocoder.worktrees w, boocoder.providers v,
-	boocoder._orders(t, p, w, v, boocoder._host()) o
+	boocoder._orders(t, p, w, v, boocoder._argv(v, NULL), t.mode, boocoder._host()) o
  WHERE t.id = 5 AND p.id = t.project_id AND w.session_id = t.session_id AND w.deleted_at IS NULL AND v.name = t.agent;
 SELECT jsonb_pretty(worktree - 'root' - 'forbidden' #- '{worktree,path}') FROM pg_temp.orders;
 SELECT jsonb_pretty(agent - 'cwd' - 'sandbox') FROM pg_temp.orders;
@@ -65,12 +65,12 @@ UPDATE boocoder.tasks SET state = 'cancelled' WHERE state = 'pending' AND run_at
 
 -- A task that can't run fails with a reason, and the next one runs.
 INSERT INTO boocoder.tasks (project_id, agent, input) VALUES (1, 'nope', 'x'), (1, 'retired', 'x'), (1, 'boocode', 'x'),
-	(1, 'claude', 'x'), (1, 'empty', 'x'), (4, 'shell', 'x'), (1, 'shell', 'runs');
+	(1, 'empty', 'x'), (4, 'shell', 'x'), (1, 'shell', 'runs');
 SET ROLE boocoder_worker;
 SELECT kind, ready FROM pg_temp.claim(1);
 RESET ROLE;
 SELECT agent, project_id, state, failure_reason, error, session_id IS NULL AS no_session FROM boocoder.tasks
- WHERE id > (SELECT max(id) - 7 FROM boocoder.tasks) ORDER BY id;
+ WHERE id > (SELECT max(id) - 6 FROM boocoder.tasks) ORDER BY id;
 -- A broken claim is that task's failure.
 CREATE FUNCTION pg_temp.boom() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'boom %', NEW.title; END $$;
 CREATE TRIGGER boom BEFORE INSERT ON boocoder.sessions FOR EACH ROW WHEN (NEW.title = 'bang') EXECUTE FUNCTION pg_temp.boom();

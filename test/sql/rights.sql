@@ -9,11 +9,13 @@ SELECT boocoder.run('for all', 'common') AS common;
 SET ROLE boocoder_worker;
 SELECT * FROM pg_temp.claim(3);
 SELECT pg_temp.prepare(t) FROM generate_series(1, 3) t;
-SELECT boocoder._append(ARRAY[t], ARRAY[pg_temp.fence(t)], ARRAY['{"events": [{"kind": "text", "payload": {"delta": "x"}}],
-	"parts": [{"seq": 1, "kind": "text", "payload": {"text": "x"}}]}'::jsonb]) FROM generate_series(1, 3) t;
+SELECT boocoder._append(ARRAY[t], ARRAY[pg_temp.fence(t)], ARRAY['{"events": [{"kind": "text", "payload": {"delta": "x"}},
+	{"kind": "permission_request", "payload": {"request": "1"}}, {"kind": "command", "payload": {"commands": [{"name": "init"}]}}],
+	"parts": [{"seq": 1, "kind": "text", "payload": {"text": "x"}}, {"seq": 2, "kind": "tool_call", "payload": {"id": "1"}}]}'::jsonb]) FROM generate_series(1, 3) t;
 SELECT pg_temp.settle(t, jsonb_build_array(pg_temp.change('file')),
 	'{"outcome": "failed", "reason": "exit_nonzero", "usage": {"input_tokens": 10, "output_tokens": 5}}') FROM generate_series(1, 3) t;
 RESET ROLE;
+INSERT INTO boocoder.permission_rules (task_id, answer) SELECT t, 'ask' FROM generate_series(1, 3) t;
 UPDATE boocoder.pending_changes SET status = 'applying';
 SET ROLE boocoder_worker;
 SELECT kind FROM boocoder._next_actions(0, 9);
@@ -63,6 +65,9 @@ SELECT q, pg_temp.attempt(q) FROM unnest(ARRAY[
 	'SELECT boocoder.apply_changes(''{1}'')', 'SELECT boocoder.reject_changes(''{1}'')',
 	'SELECT boocoder.run(''x'', ''alpha'')', 'SELECT boocoder.run(''x'', ''beta'', session => 1)',
 	'SELECT boocoder.run(''x'', ''beta'', chat => 1)',
+	'SELECT boocoder.answer_permission(1, ''allow'')', 'SELECT boocoder.answer_elicitation(1, NULL)',
+	'SELECT boocoder.set_mode(1, ''shell'', ''plan'')', 'SELECT boocoder.add_permission_rule(''allow'', task => 1)',
+	'SELECT boocoder.add_permission_rule(''allow'', project => ''alpha'')', 'SELECT boocoder.add_permission_rule(''allow'', project => ''beta'')',
 	'CALL boocoder.attach(1)']) q;
 SELECT count(*) FROM boocoder.events_since(1);
 SELECT count(*) FROM boocoder.list_pending(1);

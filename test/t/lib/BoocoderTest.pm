@@ -126,6 +126,7 @@ max_connections = 40
 restart_after_crash = on
 log_statement = none
 boocoder.worktree_root = '$root'
+boocoder.probe_ttl = 0
 boocoder.sandbox_ro_paths = '$agents_dir'
 CONF
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'boocoder'")
