@@ -8,9 +8,14 @@
 #ifndef BC_EXTENSION_COMPAT_H
 #define BC_EXTENSION_COMPAT_H
 
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
+#include "utils/syscache.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
@@ -38,6 +43,34 @@ bc_may_connect(Oid database, Oid role)
 	return object_aclcheck(DatabaseRelationId, database, role, ACL_CONNECT) == ACLCHECK_OK;
 #else
 	return pg_database_aclcheck(database, role, ACL_CONNECT) == ACLCHECK_OK;
+#endif
+}
+
+static inline bool
+bc_owns_database(Oid database)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, GetUserId());
+#else
+	return pg_database_ownercheck(database, GetUserId());
+#endif
+}
+
+static inline bool
+bc_may_create_databases(void)
+{
+#if PG_VERSION_NUM >= 150000
+	return have_createdb_privilege();
+#else
+	HeapTuple	role = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	bool		result = superuser();
+
+	if (HeapTupleIsValid(role))
+	{
+		result = result || ((Form_pg_authid) GETSTRUCT(role))->rolcreatedb;
+		ReleaseSysCache(role);
+	}
+	return result;
 #endif
 }
 

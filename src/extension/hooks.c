@@ -228,14 +228,8 @@ database_to_clear(Node *statement)
 static bool
 may_clear(Node *statement, Oid database)
 {
-	bool		owner;
-
-#if PG_VERSION_NUM >= 160000
-	owner = object_ownercheck(DatabaseRelationId, database, GetUserId());
-#else
-	owner = pg_database_ownercheck(database, GetUserId());
-#endif
-	return owner || (IsA(statement, CreatedbStmt) && have_createdb_privilege());
+	return bc_owns_database(database) ||
+		(IsA(statement, CreatedbStmt) && bc_may_create_databases());
 }
 
 /* Keeps the dispatcher out of "database" until the transaction ends; waits for it to leave. */
