@@ -27,7 +27,7 @@ int			bc_setup_timeout_ms;
 int			bc_git_timeout_ms;
 int			bc_max_line_kb;
 int			bc_max_diff_kb;
-int			bc_sandbox;
+int			bc_sandbox = BC_SANDBOX_ON;
 bool		bc_sandbox_network;
 char	   *bc_sandbox_ro_paths;
 char	   *bc_agent_path;
