@@ -58,7 +58,7 @@ check 'boocoder.control, META.json and the documents name one version' \
 	perl -MJSON::PP -0777 -e 'my $m = JSON::PP->new->decode(<>); for (qw(name abstract version maintainer license provides meta-spec)) {
 		print "META.json lacks $_\n" unless $m->{$_} }' META.json 2>&1)"
 check 'the SQL scripts take over no object of others' \
-	"$(grep -nE 'CREATE OR REPLACE|IF NOT EXISTS' $(files -path './sql/[0-9]*.sql') | grep -vE ':\s*--|pg_roles|DO \$' )"
+	"$(grep -nE 'CREATE OR REPLACE|\bIF NOT EXISTS +[^( ]' $(files -path './sql/[0-9]*.sql') | grep -vE ':\s*--|pg_roles|DO \$' )"
 check 'documents link only to files that exist' \
 	"$(for f in $(files -name '*.md'); do
 		grep -oE '\]\([^)#:]+[)#]' "$f" | sed 's/^](//; s/[)#]$//' |

@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/acp_agents.h"
 #include "runner/acp_map.h"
+#include "runner/acp_offer.h"
+#include "runner/acp_options.h"
 #include "runner/buf.h"
 #include "runner/payload.h"
 #include "runner/stream.h"
@@ -26,8 +29,15 @@ struct BcAcpMap
 
 	json_t	   *plan;			/* entries, or NULL */
 	json_t	   *commands;		/* as last reported, or NULL */
+	char	   *known;			/* which agent it is, or NULL */
 	char	   *session_id;
 	char	   *model;
+	char	   *mode;
+	char	   *title;
+	bool		text_is_last;	/* nothing came behind the last text */
+	bool		text_has_id;	/* it has a messageId */
+	bool		tool_ended;		/* so that the next words are of another call of the model */
+	bool		system_error;
 	BcAcpUsage	usage;
 };
 
@@ -50,8 +60,11 @@ bc_acp_map_free(BcAcpMap *map)
 	json_decref(map->ended);
 	json_decref(map->plan);
 	json_decref(map->commands);
+	free(map->known);
 	free(map->session_id);
 	free(map->model);
+	free(map->mode);
+	free(map->title);
 	free(map);
 }
 
@@ -63,9 +76,10 @@ replace(char **where, const char *text)
 }
 
 void
-bc_acp_map_agent(BcAcpMap *map, const char *name)
+bc_acp_map_agent(BcAcpMap *map, const char *known)
 {
-	bc_acp_usage_agent(&map->usage, name);
+	replace(&map->known, known);
+	bc_acp_usage_agent(&map->usage, known);
 }
 
 void
@@ -78,6 +92,18 @@ void
 bc_acp_map_model(BcAcpMap *map, const char *model)
 {
 	replace(&map->model, model);
+}
+
+void
+bc_acp_map_mode(BcAcpMap *map, const char *mode)
+{
+	replace(&map->mode, mode);
+}
+
+static bool
+is_agent(const BcAcpMap *map, const char *known)
+{
+	return map->known != NULL && strcmp(map->known, known) == 0;
 }
 
 static void
@@ -117,8 +143,17 @@ without_kind(const json_t *update)
 
 /* --- text --- */
 
+/* Something of the model's: behind a tool it takes another call of the model. */
 static void
-add_text(BcTextKind kind, const json_t *update)
+model_spoke(BcAcpMap *map)
+{
+	if (map->tool_ended)
+		bc_acp_usage_again(&map->usage);
+	map->tool_ended = false;
+}
+
+static void
+add_text(BcAcpMap *map, BcTextKind kind, const json_t *update)
 {
 	const json_t *content = json_object_get(update, "content");
 	const json_t *text = json_object_get(content, "text");
@@ -133,7 +168,15 @@ add_text(BcTextKind kind, const json_t *update)
 	}
 	/* Some agents hang a report on an empty chunk, which must not end a run of another kind. */
 	else if (json_string_length(text) > 0)
+	{
+		model_spoke(map);
+		/* What codex itself says, a warning or an error in one piece, has no id. */
+		if (is_agent(map, "codex") && kind == BC_TEXT && (message == NULL || !map->text_has_id))
+			bc_stream_end_text();
+		map->text_is_last = kind == BC_TEXT;
+		map->text_has_id = message != NULL;
 		bc_stream_text(kind, message, json_string_value(text), json_string_length(text));
+	}
 }
 
 /* --- tool calls --- */
@@ -200,6 +243,7 @@ end_call(BcAcpMap *map, const char *id, int64_t now_ms)
 		json_object_clear(map->ended);
 	json_object_set_new_nocheck(map->ended, id, json_null());
 	json_object_del(map->open, id);
+	map->tool_ended = true;
 	bc_stream_part("tool_call", call);
 }
 
@@ -246,6 +290,9 @@ tool_call(BcAcpMap *map, const json_t *report, bool begins, int64_t now_ms)
 	fields = bc_payload_limit(bc_acp_map_tool_fields(report), BC_PAYLOAD_EVENT);
 
 	bc_stream_end_text();
+	map->text_is_last = false;
+	if (!known)
+		model_spoke(map);
 	json_object_set_new(fields, "phase", json_string(known ? "update" : "start"));
 	bc_stream_event("tool_call", json_incref(fields));
 	json_object_del(fields, "phase");
@@ -272,6 +319,20 @@ bc_acp_map_tool_call(BcAcpMap *map, const json_t *call, int64_t now_ms)
 		tool_call(map, call, false, now_ms);
 }
 
+json_t *
+bc_acp_map_known(const BcAcpMap *map, const json_t *tool_call)
+{
+	const char *id = json_string_value(json_object_get(tool_call, "toolCallId"));
+	const json_t *call = id != NULL ? json_object_get(map->open, id) : NULL;
+	json_t	   *known;
+
+	if (call == NULL)
+		return bc_acp_map_tool_fields(tool_call);
+	known = json_copy((json_t *) call);
+	json_object_del(known, "started_ms");
+	return known;
+}
+
 bool
 bc_acp_map_working(const BcAcpMap *map)
 {
@@ -296,13 +357,71 @@ plan(BcAcpMap *map, const json_t *update)
 static void
 commands(BcAcpMap *map, const json_t *update)
 {
-	const json_t *list = json_object_get(update, "availableCommands");
+	json_t	   *list = bc_acp_offer_commands(update);
 
 	/* Some agents repeat the whole list again and again. */
-	if (map->commands != NULL && json_equal(list, map->commands))
-		return;
+	if (map->commands == NULL || !json_equal(list, map->commands))
+		event("command", json_pack("{s:O}", "commands", list));
 	replace_json(&map->commands, list);
-	event("command", json_pack("{s:O}", "commands", list));
+	json_decref(list);
+}
+
+/* Told by several reports, and only worth an event when it changes. */
+static void
+mode_is(BcAcpMap *map, const char *mode)
+{
+	if (mode == NULL || (map->mode != NULL && strcmp(mode, map->mode) == 0))
+		return;
+	bc_acp_map_mode(map, mode);
+	event("mode", json_pack("{s:s}", "mode", mode));
+}
+
+static void
+config(BcAcpMap *map, const json_t *update)
+{
+	const char *model = bc_acp_current_model(update);
+
+	event("config", json_pack("{s:O}", "options", json_object_get(update, "configOptions")));
+	mode_is(map, bc_acp_offer_mode(update));
+	if (model != NULL)
+		bc_acp_map_model(map, model);
+}
+
+/* codex tells beside everything else how it fares. */
+static void
+codex_status(BcAcpMap *map, const json_t *codex)
+{
+	const json_t *error = json_object_get(codex, "error");
+	const char *status =
+		json_string_value(json_object_get(json_object_get(codex, "threadStatus"), "type"));
+	json_t	   *message = json_object_get(error, "message");
+
+	if (status != NULL)
+		map->system_error = strcmp(status, "systemError") == 0;
+	if (!json_is_true(json_object_get(error, "willRetry")))
+		return;
+	/* What the model said of its message will be said again. */
+	if (map->text_is_last && map->text_has_id)
+	{
+		bc_stream_drop_text();
+		map->text_is_last = false;
+	}
+	event("retry", json_pack("{s:O?}", "message", json_is_string(message) ? message : NULL));
+}
+
+static void
+session_info(BcAcpMap *map, const json_t *update)
+{
+	const char *title = json_string_value(json_object_get(update, "title"));
+
+	event("session_info", without_kind(update));
+	if (title != NULL && (map->title == NULL || strcmp(title, map->title) != 0))
+	{
+		replace(&map->title, title);
+		event("title", json_pack("{s:O}", "title", json_object_get(update, "title")));
+	}
+	if (is_agent(map, "codex"))
+		codex_status(map, json_object_get(json_object_get(update, "_meta"), "codex"));
 }
 
 static json_t *
@@ -353,9 +472,9 @@ bc_acp_map_update(BcAcpMap *map, const json_t *update, int64_t now_ms)
 	if (kind == NULL)
 		kind = "";
 	if (strcmp(kind, "agent_message_chunk") == 0)
-		add_text(BC_TEXT, update);
+		add_text(map, BC_TEXT, update);
 	else if (strcmp(kind, "agent_thought_chunk") == 0)
-		add_text(BC_REASONING, update);
+		add_text(map, BC_REASONING, update);
 	else if (strcmp(kind, "tool_call") == 0)
 		tool_call(map, update, true, now_ms);
 	else if (strcmp(kind, "tool_call_update") == 0)
@@ -367,11 +486,11 @@ bc_acp_map_update(BcAcpMap *map, const json_t *update, int64_t now_ms)
 		commands(map, update);
 	else if (strcmp(kind, "current_mode_update") == 0 &&
 			 json_is_string(json_object_get(update, "currentModeId")))
-		event("mode", json_pack("{s:O}", "mode", json_object_get(update, "currentModeId")));
+		mode_is(map, json_string_value(json_object_get(update, "currentModeId")));
 	else if (strcmp(kind, "config_option_update") == 0 && is_array_member(update, "configOptions"))
-		event("config", json_pack("{s:O}", "options", json_object_get(update, "configOptions")));
+		config(map, update);
 	else if (strcmp(kind, "session_info_update") == 0)
-		event("session_info", without_kind(update));
+		session_info(map, update);
 	else if (strcmp(kind, "usage_update") == 0)
 	{
 		bc_acp_usage_update(&map->usage, update);
@@ -395,6 +514,16 @@ bc_acp_map_result(BcAcpMap *map, const json_t *result)
 		report = json_object_get(json_object_get(meta, "quota"), "token_count");
 	if (json_is_object(report))
 		usage_event(map, json_incref(report));
+}
+
+char *
+bc_acp_map_error(BcAcpMap *map)
+{
+	bool		own_words = map->text_is_last && !(is_agent(map, "codex") && map->text_has_id);
+
+	bc_stream_end_text();
+	return bc_acp_hidden_error(map->known != NULL ? map->known : "",
+							   own_words ? bc_stream_summary() : NULL, map->system_error);
 }
 
 json_t *

@@ -23,9 +23,10 @@ extern BcAcpMap *bc_acp_map_new(void);
 extern void bc_acp_map_free(BcAcpMap *map);
 
 /* What becomes known as the conversation goes on; copied. */
-extern void bc_acp_map_agent(BcAcpMap *map, const char *name);
+extern void bc_acp_map_agent(BcAcpMap *map, const char *known);	/* acp_agents.h */
 extern void bc_acp_map_session(BcAcpMap *map, const char *session_id);
 extern void bc_acp_map_model(BcAcpMap *map, const char *model);
+extern void bc_acp_map_mode(BcAcpMap *map, const char *mode);
 
 /* The "update" of a session/update.  "now_ms" is wall-clock time since 1970. */
 extern void bc_acp_map_update(BcAcpMap *map, const json_t *update, int64_t now_ms);
@@ -33,11 +34,23 @@ extern void bc_acp_map_update(BcAcpMap *map, const json_t *update, int64_t now_m
 /* The "toolCall" of a permission request, which may be the first that is heard of it. */
 extern void bc_acp_map_tool_call(BcAcpMap *map, const json_t *tool_call, int64_t now_ms);
 
+/*
+ * All that is known of that call, in the form of our events; a new object.  Some
+ * agents ask by nothing but the id of a call.
+ */
+extern json_t *bc_acp_map_known(const BcAcpMap *map, const json_t *tool_call);
+
 /* The result of session/prompt. */
 extern void bc_acp_map_result(BcAcpMap *map, const json_t *result);
 
 /* Does a tool run, as far as the agent said? */
 extern bool bc_acp_map_working(const BcAcpMap *map);
+
+/*
+ * The error that the agent told in its own way; NULL: none.  For the end of a
+ * turn that the agent calls a success.  The caller frees.
+ */
+extern char *bc_acp_map_error(BcAcpMap *map);
 
 /*
  * The turn is over: the parts of what is still open.  The usage of the turn as

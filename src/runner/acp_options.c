@@ -62,6 +62,29 @@ find_choice(const json_t *choices, const char *key, const char *text)
 	return choice;
 }
 
+/* Counts the values among the choices that end in "/wanted"; the last of them is *found. */
+static size_t
+count_unprefixed(const json_t *choices, const char *wanted, const char **found)
+{
+	size_t		n = 0;
+	size_t		i;
+	json_t	   *choice;
+
+	json_array_foreach(choices, i, choice)
+	{
+		const char *value = text_of(choice, "value");
+		size_t		len = value != NULL ? strlen(value) : 0;
+
+		n += count_unprefixed(json_object_get(choice, "options"), wanted, found);
+		if (len <= strlen(wanted) || strcmp(value + len - strlen(wanted), wanted) != 0 ||
+			value[len - strlen(wanted) - 1] != '/')
+			continue;
+		*found = value;
+		n++;
+	}
+	return n;
+}
+
 const char *
 bc_acp_option_value(const json_t *option, const char *wanted)
 {
@@ -72,6 +95,9 @@ bc_acp_option_value(const json_t *option, const char *wanted)
 	if (choice == NULL)
 		choice = find_choice(choices, "name", wanted);
 	value = text_of(choice, "value");
+	if (value == NULL && strchr(wanted, '/') == NULL &&
+		count_unprefixed(choices, wanted, &value) != 1)
+		value = NULL;
 	return value != NULL ? value : wanted;
 }
 
@@ -82,23 +108,4 @@ bc_acp_current_model(const json_t *result)
 	const char *model = text_of(option, "currentValue");
 
 	return model != NULL ? model : text_of(json_object_get(result, "models"), "currentModelId");
-}
-
-const char *
-bc_acp_permission(const json_t *options, const char *policy)
-{
-	bool		allow = strcmp(policy, "allow") == 0;
-	const char *const kinds[] = {
-		allow ? "allow_once" : "reject_once",
-		allow ? "allow_always" : "reject_always",
-	};
-
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-	{
-		const char *id = text_of(find(options, "kind", kinds[i]), "optionId");
-
-		if (id != NULL)
-			return id;
-	}
-	return NULL;
 }

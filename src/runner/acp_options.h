@@ -16,7 +16,9 @@ extern const json_t *bc_acp_option(const json_t *config_options, const char *cat
 
 /*
  * The value of the option that "wanted" means: one with this value, else one
- * with this name, else "wanted" itself (agents know aliases).  Borrowed.
+ * with this name, else the only one that ends in "/wanted" (models are named
+ * "provider/model" by some), else "wanted" itself (agents know aliases).
+ * Borrowed.
  */
 extern const char *bc_acp_option_value(const json_t *option, const char *wanted);
 
@@ -25,11 +27,5 @@ extern const char *bc_acp_option_value(const json_t *option, const char *wanted)
  * says; NULL when it does not.  Borrowed.
  */
 extern const char *bc_acp_current_model(const json_t *result);
-
-/*
- * The answer to a permission request under the policy "allow" or "reject": the
- * optionId to select, or NULL to answer "cancelled".  Borrowed.
- */
-extern const char *bc_acp_permission(const json_t *options, const char *policy);
 
 #endif							/* BC_RUNNER_ACP_OPTIONS_H */

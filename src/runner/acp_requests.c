@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * acp_requests.c
- *	  What an ACP agent asks of us: permissions and files.
+ *	  What an ACP agent asks of us: permissions, forms and files.
  */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "runner/acp_options.h"
 #include "runner/acp_requests.h"
 #include "runner/agent.h"
 #include "runner/fs_guard.h"
@@ -13,6 +14,24 @@
 #include "runner/stream.h"
 
 #define MAX_PERMISSION (64 * 1024)	/* bytes of what is recorded of a request */
+#define MAX_PENDING 64
+
+/* A request that waits for its ANSWER */
+typedef struct Pending
+{
+	struct Pending *next;
+	char		key[16];		/* what we call it */
+	BcRpcMessage rpc;			/* its id alone, to answer with */
+	json_t	   *id;				/* the same as a value */
+	bool		form;			/* an elicitation; otherwise a permission */
+	json_t	   *about;			/* what is recorded of it */
+	json_t	   *options;
+} Pending;
+
+static Pending *pending;
+static int	npending;
+static int	last_key;
+static bool rejected;
 
 static void
 answer(const BcRpcMessage *request, json_t *result)
@@ -34,51 +53,275 @@ refuse(const BcRpcMessage *request, int code, const char *text)
 	bc_buf_free(&line);
 }
 
-static json_t *
-permission_record(const json_t *params, const char *option, const char *rule)
-{
-	json_t	   *request = json_object();
-	json_t	   *options = json_object_get(params, "options");
-	json_t	   *record = json_object();
+/* --- permissions and forms --- */
 
-	json_object_set_new(request, "tool_call",
-						bc_acp_map_tool_fields(json_object_get(params, "toolCall")));
-	if (options != NULL)
-		json_object_set(request, "options", options);
-	json_object_set_new(record, "request", request);
-	json_object_set_new(record, "outcome",
+static void
+release(Pending *request)
+{
+	bc_buf_free(&request->rpc.id);
+	json_decref(request->id);
+	json_decref(request->about);
+	json_decref(request->options);
+	free(request);
+}
+
+/* Takes a request out of the list. */
+static void
+unlink_pending(Pending *request)
+{
+	Pending   **at = &pending;
+
+	while (*at != request)
+		at = &(*at)->next;
+	*at = request->next;
+	npending--;
+}
+
+/* Is the option one that was offered?  "kind" is set to its kind, or NULL. */
+static bool
+is_offered(const json_t *options, const char *option, const char **kind)
+{
+	size_t		i;
+	json_t	   *entry;
+
+	json_array_foreach(options, i, entry)
+	{
+		const char *id = json_string_value(json_object_get(entry, "optionId"));
+
+		if (id == NULL || strcmp(id, option) != 0)
+			continue;
+		*kind = json_string_value(json_object_get(entry, "kind"));
+		return true;
+	}
+	return false;
+}
+
+static void
+record(const Pending *request, const char *option, bool selected, const char *rule)
+{
+	json_t	   *payload = json_pack("{s:O, s:s, s:s, s:s?, s:s?}", "request", request->about,
+									"key", request->key,
+									"outcome", selected ? "selected" : "cancelled",
+									"option", option, "rule", rule);
+
+	payload = bc_payload_limit(payload, MAX_PERMISSION);
+	bc_stream_event("permission", json_incref(payload));
+	bc_stream_part("permission", payload);
+}
+
+/* "option" NULL: cancelled */
+static void
+answer_permission(Pending *request, const char *option, const char *rule)
+{
+	const char *kind = NULL;
+	json_t	   *outcome = json_object();
+
+	if (option != NULL && !is_offered(request->options, option, &kind))
+		option = NULL;
+	if (option == NULL || (kind != NULL && strncmp(kind, "reject", 6) == 0))
+		rejected = true;
+	json_object_set_new(outcome, "outcome",
 						json_string(option != NULL ? "selected" : "cancelled"));
-	json_object_set_new(record, "option", option != NULL ? json_string(option) : json_null());
-	json_object_set_new(record, "rule", json_string(rule));
-	return bc_payload_limit(record, MAX_PERMISSION);
+	if (option != NULL)
+		json_object_set_new(outcome, "optionId", json_string(option));
+	answer(&request->rpc, json_pack("{s:o}", "outcome", outcome));
+	record(request, option, option != NULL, rule);
+}
+
+static void
+answer_form(Pending *request, const char *option, json_t *content, const char *rule)
+{
+	if (json_is_object(content))
+	{
+		answer(&request->rpc, json_pack("{s:s, s:O}", "action", "accept", "content", content));
+		record(request, NULL, true, rule);
+	}
+	else if (option != NULL && strcmp(option, "decline") == 0)
+	{
+		answer(&request->rpc, json_pack("{s:s}", "action", "decline"));
+		record(request, option, true, rule);
+	}
+	else
+	{
+		answer(&request->rpc, json_pack("{s:s}", "action", "cancel"));
+		record(request, NULL, false, rule);
+	}
+}
+
+static void
+settle(Pending *request, const char *option, json_t *content, const char *rule)
+{
+	if (request->form)
+		answer_form(request, option, content, rule);
+	else
+		answer_permission(request, option, rule);
+}
+
+void
+bc_acp_requests_answer(const json_t *answer)
+{
+	const char *key = json_string_value(json_object_get(answer, "request"));
+
+	for (Pending *request = pending; key != NULL && request != NULL; request = request->next)
+	{
+		if (strcmp(request->key, key) != 0)
+			continue;
+		unlink_pending(request);
+		settle(request, json_string_value(json_object_get(answer, "option")),
+			   json_object_get(answer, "content"),
+			   json_string_value(json_object_get(answer, "rule")));
+		release(request);
+		return;
+	}
+}
+
+void
+bc_acp_requests_cancel(void)
+{
+	while (pending != NULL)
+	{
+		Pending    *request = pending;
+
+		unlink_pending(request);
+		settle(request, NULL, NULL, "cancel");
+		release(request);
+	}
+}
+
+static void
+withdrawn(Pending *request)
+{
+	unlink_pending(request);
+	bc_stream_event("permission_withdrawn", json_pack("{s:s}", "request", request->key));
+	release(request);
+}
+
+void
+bc_acp_withdraw(const json_t *id)
+{
+	for (Pending *request = pending; request != NULL; request = request->next)
+	{
+		if (id == NULL || !json_equal(id, request->id))
+			continue;
+		/* Every request has an answer, one that nobody wants included. */
+		if (request->form)
+			answer(&request->rpc, json_pack("{s:s}", "action", "cancel"));
+		else
+			answer(&request->rpc, json_pack("{s:{s:s}}", "outcome", "outcome", "cancelled"));
+		withdrawn(request);
+		return;
+	}
+}
+
+void
+bc_acp_requests_end(void)
+{
+	while (pending != NULL)
+		withdrawn(pending);
+}
+
+void
+bc_acp_requests_reset(void)
+{
+	while (pending != NULL)
+	{
+		Pending    *request = pending;
+
+		unlink_pending(request);
+		release(request);
+	}
+	last_key = 0;
+	rejected = false;
+}
+
+bool
+bc_acp_requests_waiting(void)
+{
+	return pending != NULL;
+}
+
+bool
+bc_acp_requests_rejected(void)
+{
+	return rejected;
+}
+
+/*
+ * Passes a request on, or answers it as cancelled where nobody will answer any
+ * more.  "message" and "schema" may be NULL.
+ */
+static void
+ask(const BcRpcMessage *rpc, bool form, json_t *tool_call, const json_t *options,
+	const json_t *message, const json_t *schema)
+{
+	Pending    *request = bc_alloc(sizeof(Pending));
+	json_t	   *offered = json_is_array(options) ? json_incref((json_t *) options) : json_array();
+	json_t	   *payload;
+
+	snprintf(request->key, sizeof(request->key), "%d", ++last_key);
+	bc_buf_add(&request->rpc.id, rpc->id.data, rpc->id.len);
+	request->id = json_incref(json_object_get(rpc->root, "id"));
+	request->form = form;
+	request->options = json_incref(offered);
+	request->about = json_pack("{s:O?, s:O}", "tool_call", tool_call, "options", offered);
+	if (form)
+		json_object_set(request->about, "message", (json_t *) message);
+	request->next = pending;
+	pending = request;
+	npending++;
+
+	/* A cancelled turn gets no permissions any more, and waits for none. */
+	if (bc_agent_cancelled() || npending > MAX_PENDING)
+	{
+		json_t	   *refusal = json_pack("{s:s, s:s}", "request", request->key, "rule",
+										bc_agent_cancelled() ? "cancel" : "too many requests");
+
+		json_decref(offered);
+		bc_acp_requests_answer(refusal);
+		json_decref(refusal);
+		return;
+	}
+	payload = json_pack("{s:s, s:s, s:O?, s:o, s:O?, s:O?}", "request", request->key,
+						"kind", form ? "elicitation" : "permission", "tool_call", tool_call,
+						"options", offered, "message", message, "schema", schema);
+	bc_stream_event("permission_request", bc_payload_limit(payload, BC_PAYLOAD_EVENT));
+	/* Somebody may be waiting to answer it. */
+	bc_stream_flush(true);
 }
 
 static void
 request_permission(const BcRpcMessage *request, BcAcpMap *map, int64_t now_ms)
 {
-	const char *policy =
-		json_string_value(json_object_get(bc_agent_order(), "permission_policy"));
-	const char *rule = policy != NULL ? policy : "reject";
-	const char *option = NULL;
-	json_t	   *outcome = json_object();
-	json_t	   *record;
-
-	/* A cancelled turn gets no permissions any more, and waits for none. */
-	if (bc_agent_cancelled())
-		rule = "cancel";
-	else
-		option = bc_acp_permission(json_object_get(request->params, "options"), rule);
-	json_object_set_new(outcome, "outcome",
-						json_string(option != NULL ? "selected" : "cancelled"));
-	if (option != NULL)
-		json_object_set_new(outcome, "optionId", json_string(option));
-	answer(request, json_pack("{s:o}", "outcome", outcome));
+	json_t	   *call;
 
 	bc_acp_map_tool_call(map, json_object_get(request->params, "toolCall"), now_ms);
-	record = permission_record(request->params, option, rule);
-	bc_stream_event("permission", json_incref(record));
-	bc_stream_part("permission", record);
+	call = bc_acp_map_known(map, json_object_get(request->params, "toolCall"));
+	call = bc_payload_limit(call, MAX_PERMISSION);
+	ask(request, false, call, json_object_get(request->params, "options"), NULL, NULL);
+	json_decref(call);
 }
+
+static void
+create_elicitation(const BcRpcMessage *request)
+{
+	const char *mode = json_string_value(json_object_get(request->params, "mode"));
+	const json_t *message = json_object_get(request->params, "message");
+	const json_t *schema = json_object_get(request->params, "requestedSchema");
+	const json_t *call_id = json_object_get(request->params, "toolCallId");
+	json_t	   *call = NULL;
+
+	if ((mode != NULL && strcmp(mode, "form") != 0) || !json_is_object(schema))
+	{
+		refuse(request, BC_RPC_INVALID_PARAMS, "only forms are supported");
+		return;
+	}
+	if (json_is_string(call_id))
+		call = json_pack("{s:O}", "id", call_id);
+	ask(request, true, call, NULL, json_is_string(message) ? message : NULL, schema);
+	json_decref(call);
+}
+
+/* --- files --- */
 
 static const char *
 worktree(void)
@@ -140,6 +383,8 @@ bc_acp_serve(const BcRpcMessage *request, BcAcpMap *map, int64_t now_ms)
 {
 	if (strcmp(request->method, "session/request_permission") == 0)
 		request_permission(request, map, now_ms);
+	else if (strcmp(request->method, "elicitation/create") == 0)
+		create_elicitation(request);
 	else if (strcmp(request->method, "fs/read_text_file") == 0)
 		read_text_file(request);
 	else if (strcmp(request->method, "fs/write_text_file") == 0)

@@ -16,17 +16,33 @@
  * where a report has no total to tell it from.
  */
 static const char *const cached_in_input[] = {
-	"qwen-code",
-	"gemini-cli",
-	"",							/* goose */
+	"qwen",
+	"gemini",
+	"goose",
 };
 
-void
-bc_acp_usage_agent(BcAcpUsage *usage, const char *name)
+/* Agents whose report on a turn is about its last call of the model */
+static const char *const last_call_only[] = {
+	"opencode",
+	"goose",
+};
+
+static bool
+is_one_of(const char *name, const char *const *names, size_t n)
 {
-	for (size_t i = 0; i < sizeof(cached_in_input) / sizeof(cached_in_input[0]); i++)
-		if (strcmp(name, cached_in_input[i]) == 0)
-			usage->cached_in_input = true;
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	return false;
+}
+
+void
+bc_acp_usage_agent(BcAcpUsage *usage, const char *known)
+{
+	usage->cached_in_input = is_one_of(known, cached_in_input,
+									   sizeof(cached_in_input) / sizeof(cached_in_input[0]));
+	usage->last_call_only = is_one_of(known, last_call_only,
+									  sizeof(last_call_only) / sizeof(last_call_only[0]));
 }
 
 /* The first of the fields that is a number, within reason; 0 when none is. */
@@ -85,6 +101,30 @@ add(json_int_t *to, json_int_t value)
 	*to = *to + value < MAX_TOKENS ? *to + value : MAX_TOKENS;
 }
 
+static json_int_t
+sum_of(const BcAcpTokens *tokens)
+{
+	return tokens->input + tokens->output + tokens->cached + tokens->reasoning;
+}
+
+static void
+add_tokens(BcAcpTokens *to, const BcAcpTokens *tokens)
+{
+	add(&to->input, tokens->input);
+	add(&to->output, tokens->output);
+	add(&to->cached, tokens->cached);
+	add(&to->reasoning, tokens->reasoning);
+}
+
+/* "costUsd" is what the stream transports add to a report: what the call or the turn cost. */
+static double
+cost_of(const json_t *report)
+{
+	double		cost = json_number_value(json_object_get(report, "costUsd"));
+
+	return cost > 0 && cost < MAX_COST ? cost : 0;
+}
+
 bool
 bc_acp_usage_call(BcAcpUsage *usage, const json_t *meta)
 {
@@ -92,10 +132,8 @@ bc_acp_usage_call(BcAcpUsage *usage, const json_t *meta)
 
 	if (!read_tokens(usage, json_object_get(meta, "usage"), &tokens))
 		return false;
-	add(&usage->calls.input, tokens.input);
-	add(&usage->calls.output, tokens.output);
-	add(&usage->calls.cached, tokens.cached);
-	add(&usage->calls.reasoning, tokens.reasoning);
+	add_tokens(&usage->calls, &tokens);
+	usage->turn_cost_usd += cost_of(json_object_get(meta, "usage"));
 	return true;
 }
 
@@ -116,20 +154,43 @@ bc_acp_usage_update(BcAcpUsage *usage, const json_t *update)
 }
 
 void
+bc_acp_usage_again(BcAcpUsage *usage)
+{
+	usage->called_again = true;
+}
+
+/* A report by model has the calls of helper models, too, such as the maker of titles. */
+static void
+read_by_model(BcAcpUsage *usage, const json_t *list)
+{
+	BcAcpTokens sum = {0};
+	size_t		i;
+	json_t	   *entry;
+
+	json_array_foreach(list, i, entry)
+	{
+		BcAcpTokens tokens;
+
+		if (read_tokens(usage, json_object_get(entry, "token_count"), &tokens))
+			add_tokens(&sum, &tokens);
+	}
+	if (sum_of(&sum) > sum_of(&usage->turn))
+		usage->turn = sum;
+}
+
+void
 bc_acp_usage_turn(BcAcpUsage *usage, const json_t *result)
 {
 	const json_t *quota = json_object_get(json_object_get(result, "_meta"), "quota");
+	double		cost = cost_of(json_object_get(result, "usage"));
 	BcAcpTokens tokens;
 
+	if (cost > 0)
+		usage->turn_cost_usd = cost;
 	if (read_tokens(usage, json_object_get(result, "usage"), &tokens) ||
 		read_tokens(usage, json_object_get(quota, "token_count"), &tokens))
 		usage->turn = tokens;
-}
-
-static json_int_t
-sum_of(const BcAcpTokens *tokens)
-{
-	return tokens->input + tokens->output + tokens->cached + tokens->reasoning;
+	read_by_model(usage, json_object_get(quota, "model_usage"));
 }
 
 bool
@@ -139,11 +200,15 @@ bc_acp_usage_write(const BcAcpUsage *usage, json_t *into)
 
 	if (usage->has_cost)
 		json_object_set_new(into, "cost_total_usd", json_real(usage->cost_usd));
+	else if (usage->turn_cost_usd > 0)
+		json_object_set_new(into, "cost_usd", json_real(usage->turn_cost_usd));
 	if (sum_of(tokens) == 0)
-		return usage->has_cost;
+		return usage->has_cost || usage->turn_cost_usd > 0;
 	json_object_set_new(into, "input_tokens", json_integer(tokens->input));
 	json_object_set_new(into, "output_tokens", json_integer(tokens->output));
 	json_object_set_new(into, "cached_tokens", json_integer(tokens->cached));
 	json_object_set_new(into, "reasoning_tokens", json_integer(tokens->reasoning));
+	if (usage->last_call_only && usage->called_again && tokens == &usage->turn)
+		json_object_set_new(into, "partial", json_true());
 	return true;
 }

@@ -41,7 +41,14 @@ typedef enum Stage
 	STAGE_DRAINING				/* ended; what is left in its pipes is read */
 } Stage;
 
-static const json_t *order;
+static const BcTransport *const transports[] = {
+	&bc_transport_acp,
+	&bc_transport_command,
+	&bc_transport_stream_json,
+	&bc_transport_opencode,
+};
+
+static const json_t *order;		/* with what the fallback says, once that is used */
 static const BcTransport *transport;
 static json_t *result;
 
@@ -62,8 +69,10 @@ static const char *outcome;
 static const char *reason;
 static char *message;
 static bool cancelled;
+static bool falling_back;		/* this program is given up, the one of the fallback is next */
 static bool dispatcher_gone;
 
+static int64_t waiting_since;	/* for a person; 0: for nobody */
 static int64_t last_sign;		/* of life */
 static int64_t turn_end;		/* of the whole turn */
 static int64_t setup_end;
@@ -179,9 +188,51 @@ settle(const char *what, const char *why, const char *text)
 		transport->settled(what);
 }
 
+static const BcTransport *
+find_transport(const char *name)
+{
+	for (size_t i = 0; name != NULL && i < sizeof(transports) / sizeof(transports[0]); i++)
+		if (strcmp(transports[i]->name, name) == 0)
+			return transports[i];
+	return NULL;
+}
+
+static const BcTransport *
+fallback(void)
+{
+	const json_t *instead = json_object_get(order, "fallback");
+
+	if (!json_is_array(json_object_get(instead, "command")))
+		return NULL;
+	return find_transport(json_string_value(json_object_get(instead, "transport")));
+}
+
+/*
+ * A program that never got through its handshake makes room for the fallback.
+ * Who is to sign in would have to do it there, too.
+ */
+static bool
+fall_back(const char *why, const char *text)
+{
+	if (falling_back)
+		return true;
+	if (outcome != NULL || cancelled || setup_index < nsetup || fallback() == NULL ||
+		transport->unheard == NULL || !transport->unheard() || strcmp(why, "auth_required") == 0)
+		return false;
+	falling_back = true;
+	expect_end = 0;
+	bc_stream_event("status", json_pack("{s:s, s:s, s:s, s:s?}", "phase", "fallback",
+										"transport", fallback()->name, "reason", why,
+										"message", text));
+	terminate();
+	return true;
+}
+
 void
 bc_agent_finish(const char *what, const char *why, const char *text)
 {
+	if (strcmp(what, "failed") == 0 && fall_back(why, text))
+		return;
 	settle(what, why, text);
 	quit();
 }
@@ -192,6 +243,8 @@ stage_command(void)
 	if (setup_index < nsetup)
 		return json_pack("[s, s, O]", "/bin/sh", "-c",
 						 json_array_get(json_object_get(order, "setup"), setup_index));
+	if (transport->command != NULL)
+		return transport->command(order);
 	return json_incref(json_object_get(order, "command"));
 }
 
@@ -275,6 +328,24 @@ settle_sandbox_failure(void)
 	bc_agent_report("hint", json_string("See boocoder.doctor()."));
 }
 
+static void
+start_fallback(void)
+{
+	const json_t *instead = json_object_get(order, "fallback");
+	json_t	   *changed = json_copy((json_t *) order);
+
+	transport = fallback();
+	json_object_set(changed, "transport", json_object_get(instead, "transport"));
+	json_object_set(changed, "command", json_object_get(instead, "command"));
+	json_object_del(changed, "fallback");
+	order = changed;
+	falling_back = false;
+	/* What was reported is about the program that is gone. */
+	json_object_clear(result);
+	bc_agent_report("ok", json_true());
+	(void) start_program();
+}
+
 /* The program has ended and its pipes are empty. */
 static void
 program_ended(void)
@@ -310,12 +381,17 @@ program_ended(void)
 			return;
 		}
 	}
+	else if (outcome == NULL && falling_back)
+		start_fallback();
 	else if (outcome == NULL)
 	{
 		bc_agent_report("exit_code", exit_signal ? json_null() : json_integer(exit_code));
 		bc_agent_report("signal", exit_signal ? json_integer(exit_signal) : json_null());
 		transport->ended(exit_code, exit_signal);
-		settle("failed", "agent_exited", "the agent ended");
+		if (falling_back)
+			start_fallback();
+		else
+			settle("failed", "agent_exited", "the agent ended");
 	}
 }
 
@@ -360,7 +436,7 @@ read_output(void)
 	{
 		bc_spawn_close(&child.out);
 		/* A conversation is over then, whether or not the process ends too. */
-		if (transport->has_protocol && setup_index == nsetup && outcome == NULL)
+		if (transport->has_protocol && setup_index == nsetup && outcome == NULL && !falling_back)
 			bc_agent_expect(CLOSED_GRACE_MS, "agent_exited", "the agent closed its output");
 	}
 	if (n <= 0)
@@ -368,7 +444,7 @@ read_output(void)
 	last_sign = bc_now();
 	if (setup_index < nsetup)
 		bc_stream_log("setup", buffer, (size_t) n);
-	else if (outcome == NULL)
+	else if (outcome == NULL && !falling_back)
 		transport->output(buffer, (size_t) n);
 }
 
@@ -423,6 +499,16 @@ handle_cancel(void)
 }
 
 static void
+handle_answer(const BcBuf *payload)
+{
+	json_t	   *answer = json_loadb(payload->data, payload->len, 0, NULL);
+
+	if (json_is_object(answer) && outcome == NULL && transport->answer != NULL)
+		transport->answer(answer);
+	json_decref(answer);
+}
+
+static void
 read_dispatcher(void)
 {
 	static BcBuf payload;
@@ -441,6 +527,8 @@ read_dispatcher(void)
 			case BC_UP_MESSAGE:
 				if (frame.type == BC_FRAME_CANCEL)
 					handle_cancel();
+				else if (frame.type == BC_FRAME_ANSWER)
+					handle_answer(&payload);
 				break;
 		}
 	}
@@ -453,12 +541,31 @@ earliest(int64_t *when, int64_t candidate)
 		*when = candidate;
 }
 
+static bool
+waiting(void)
+{
+	return outcome == NULL && transport->waiting != NULL && transport->waiting();
+}
+
+/* A person takes the time a person takes: meanwhile no limit comes nearer. */
+static void
+stand_still(int64_t now)
+{
+	if (waiting_since != 0)
+	{
+		turn_end += turn_end != 0 ? now - waiting_since : 0;
+		expect_end += expect_end != 0 ? now - waiting_since : 0;
+		last_sign = now;
+	}
+	waiting_since = waiting() ? now : 0;
+}
+
 static int64_t
 silence_end(void)
 {
 	json_int_t	limit = bc_agent_limit("inactivity_ms");
 
-	if (limit <= 0 || !transport->has_protocol || setup_index < nsetup ||
+	if (limit <= 0 || falling_back || !transport->has_protocol || setup_index < nsetup ||
 		stage != STAGE_RUNNING || outcome != NULL)
 		return 0;
 	/* A long build or test run of the agent's says nothing either. */
@@ -487,9 +594,10 @@ check_deadlines(int64_t now)
 		fail_and_terminate("timeout", "the task's timeout has passed");
 	if (outcome == NULL && passed(setup_end, now))
 		fail_and_terminate("setup_failed", "the setup commands took too long");
-	if (outcome == NULL && passed(expect_end, now))
+	if (outcome == NULL && passed(expect_end, now) && !fall_back(expect_reason, expect_message))
 		fail_and_terminate(expect_reason, expect_message);
-	if (outcome == NULL && passed(silence_end(), now))
+	if (outcome == NULL && passed(silence_end(), now) &&
+		!fall_back("inactivity_timeout", "the agent gave no sign of life"))
 		fail_and_terminate("inactivity_timeout", "the agent gave no sign of life");
 	if (outcome == NULL && passed(cancel_end, now))
 	{
@@ -528,14 +636,15 @@ poll_timeout(int64_t now)
 
 	earliest(&when, bc_stream_due());
 	earliest(&when, stage_end);
-	if (outcome == NULL)
+	if (outcome == NULL && waiting_since == 0)
 	{
 		earliest(&when, turn_end);
 		earliest(&when, setup_end);
 		earliest(&when, expect_end);
-		earliest(&when, cancel_end);
 		earliest(&when, silence_end());
 	}
+	if (outcome == NULL)
+		earliest(&when, cancel_end);
 	/* Without a pidfd, or once that is used up, the end is looked for. */
 	if (child.pidfd < 0 && stage != STAGE_DRAINING)
 		earliest(&when, now + 20);
@@ -581,6 +690,7 @@ serve(void)
 		bc_spawn_close(&child.in);
 	if (stage != STAGE_DRAINING && bc_spawn_ended(&child, &status))
 		handle_exit(status);
+	stand_still(bc_now());
 	check_deadlines(bc_now());
 	bc_stream_flush(false);
 	if (!bc_up_flush())
@@ -612,11 +722,8 @@ prepare(void)
 	const char *home =
 		json_string_value(json_object_get(json_object_get(order, "sandbox"), "home"));
 
-	if (name != NULL && strcmp(name, "acp") == 0)
-		transport = &bc_transport_acp;
-	else if (name != NULL && strcmp(name, "command") == 0)
-		transport = &bc_transport_command;
-	else
+	transport = find_transport(name);
+	if (transport == NULL)
 	{
 		settle("failed", "transport_unsupported", "the provider's transport is not supported");
 		return false;
@@ -670,6 +777,10 @@ bc_agent_run(const json_t *the_order)
 			abandon();
 	}
 	bc_stream_end_text();
+	if (transport != NULL)
+		bc_agent_report("transport", json_string(transport->name));
+	else
+		bc_agent_report("transport", json_incref(json_object_get(order, "transport")));
 	bc_agent_report("outcome", json_string(outcome));
 	bc_agent_report("reason", reason != NULL ? json_string(reason) : json_null());
 	bc_agent_report("message", message != NULL ? json_string(message) : json_null());

@@ -24,6 +24,9 @@ typedef struct BcTransport
 	/* Is the prompt given as the last argument? */
 	bool		prompt_argument;
 
+	/* The command to run for an order; a new array.  NULL: that of the order as it is. */
+	json_t	   *(*command) (const json_t *order);
+
 	/* The agent runs: begin the conversation. */
 	void		(*start) (void);
 
@@ -32,6 +35,21 @@ typedef struct BcTransport
 
 	/* Ask it to end the turn by itself.  NULL: it knows no such request. */
 	void		(*cancel) (void);
+
+	/*
+	 * The payload of an ANSWER: what a person decided, or a change of the mode.
+	 * May come before start().  May be NULL.
+	 */
+	void		(*answer) (const json_t *answer);
+
+	/*
+	 * Has the agent said nothing yet that can be understood?  Until it has, a
+	 * failure makes the turn one of the order's fallback.  May be NULL: never.
+	 */
+	bool		(*unheard) (void);
+
+	/* Does a person have to answer?  Then the limits of time stand still.  May be NULL: never. */
+	bool		(*waiting) (void);
 
 	/*
 	 * It has ended, or closed its output, before the outcome was known.
@@ -48,8 +66,10 @@ typedef struct BcTransport
 
 extern const BcTransport bc_transport_command;
 extern const BcTransport bc_transport_acp;
+extern const BcTransport bc_transport_stream_json;
+extern const BcTransport bc_transport_opencode;
 
-/* The ORDER. */
+/* The ORDER; transport and command are those of the fallback once that is used. */
 extern const json_t *bc_agent_order(void);
 
 /* A limit of the order in ms, bytes, ...; 0 when it has none. */

@@ -20,6 +20,7 @@
 #include "runner/agent.h"
 #include "runner/check.h"
 #include "runner/git_roles.h"
+#include "runner/probe.h"
 #include "runner/stream.h"
 #include "runner/text.h"
 #include "runner/up.h"
@@ -41,6 +42,7 @@ static const Role roles[] = {
 	{"remove", bc_git_remove},
 	{"inspect", bc_git_inspect},
 	{"check", bc_check_run},
+	{"probe", bc_probe_run},
 };
 
 static void

@@ -167,6 +167,14 @@ bc_stream_end_text(void)
 }
 
 void
+bc_stream_drop_text(void)
+{
+	bc_buf_clear(&rest);
+	bc_buf_clear(&text);
+	bc_stream_end_text();
+}
+
+void
 bc_stream_text(BcTextKind kind, const char *message, const char *bytes, size_t len)
 {
 	size_t		complete;

@@ -32,6 +32,9 @@ extern void bc_stream_text(BcTextKind kind, const char *message, const char *byt
 /* Ends the text part under way, if there is one. */
 extern void bc_stream_end_text(void);
 
+/* Forgets the text part under way: it was a draft, and comes again. */
+extern void bc_stream_drop_text(void);
+
 /* "kind" is one of the event kinds of doc/protocol.md. */
 extern void bc_stream_event(const char *kind, json_t *payload);
 

@@ -5,19 +5,23 @@
  *	  session/new, model and mode if asked for, session/prompt, and the outcome
  *	  from its answer.
  *
- * One request of ours is under way at a time, so the step of the conversation
- * is all the state there is.
+ * One step of the conversation is under way at a time.  Beside it, while the
+ * prompt is being worked on, people may change the mode.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "runner/acp_agents.h"
 #include "runner/acp_map.h"
+#include "runner/acp_offer.h"
 #include "runner/acp_options.h"
 #include "runner/acp_requests.h"
 #include "runner/agent.h"
 #include "runner/jsonrpc.h"
 #include "runner/line.h"
+#include "runner/llm_error.h"
 #include "runner/payload.h"
 #include "runner/stream.h"
 #include "runner/text.h"
@@ -26,6 +30,7 @@
 #define MAX_JUNK_SHOWN 5		/* lines */
 #define MAX_JUNK_LENGTH 500		/* bytes of each */
 #define MAX_DETAIL 2000			/* bytes of an error's data */
+#define MAX_CHANGES 64			/* of the mode, not yet answered */
 
 typedef enum Step
 {
@@ -37,12 +42,18 @@ typedef enum Step
 } Step;
 
 static Step step;
-static json_int_t request_id;	/* of the request under way */
+static json_int_t last_id;
+static json_int_t request_id;	/* of the request of the step */
 static BcLines lines;
 static BcAcpMap *map;
 static json_t *session;			/* the result of session/new */
 static const char *session_id;	/* in it */
+static json_t *auth_methods;
 static size_t junk_lines;
+
+/* Changes of the mode, {"mode", "request"}: a list of those to be asked for, and those asked for by id */
+static json_t *wanted_modes;
+static json_t *asked_modes;
 
 static int64_t
 wall_ms(void)
@@ -104,16 +115,24 @@ too_late(void)
 	return NULL;
 }
 
+/* "params" is stolen; the id. */
+static json_int_t
+send_request(const char *method, json_t *params)
+{
+	BcBuf		line = BC_BUF_INIT;
+
+	bc_rpc_request(&line, ++last_id, method, params);
+	bc_agent_write(line.data, line.len);
+	bc_buf_free(&line);
+	return last_id;
+}
+
 /* "params" is stolen. */
 static void
 request(Step next, const char *method, json_t *params)
 {
-	BcBuf		line = BC_BUF_INIT;
-
 	step = next;
-	bc_rpc_request(&line, ++request_id, method, params);
-	bc_agent_write(line.data, line.len);
-	bc_buf_free(&line);
+	request_id = send_request(method, params);
 
 	/* A turn may take its time; what comes before it may not. */
 	bc_agent_expect(next == STEP_PROMPT ? 0 : bc_agent_limit("handshake_ms"),
@@ -124,44 +143,81 @@ static void
 start(void)
 {
 	json_decref(session);
+	json_decref(auth_methods);
+	json_decref(asked_modes);
 	bc_acp_map_free(map);
 	bc_lines_free(&lines);
-	session = NULL;
+	bc_acp_requests_reset();
+	session = auth_methods = NULL;
 	session_id = NULL;
-	request_id = 0;
+	asked_modes = json_object();
+	last_id = request_id = 0;
 	junk_lines = 0;
 	map = bc_acp_map_new();
 	bc_lines_init(&lines, (size_t) bc_agent_limit("max_line"));
 	request(STEP_INITIALIZE, "initialize",
-			json_pack("{s:i, s:{s:{s:b, s:b}, s:b, s:{s:{s:{}}}}, s:{s:s, s:s}}",
+			json_pack("{s:i, s:{s:{s:b, s:b}, s:b, s:{s:{s:{}}}, s:{s:{}}}, s:{s:s, s:s}}",
 					  "protocolVersion", PROTOCOL_VERSION,
 					  "clientCapabilities",
 					  "fs", "readTextFile", 1, "writeTextFile", 1,
 					  "terminal", 0,
 					  "session", "configOptions", "boolean",
+					  "elicitation", "form",
 					  "clientInfo", "name", "boocoder", "version", BC_VERSION));
 }
 
-/* Chooses by the session's option of that name if it has one, by the older method otherwise. */
-static void
-choose(Step next, const char *category, const char *wanted, const char *method, const char *key)
+/*
+ * How to choose: by the session's option of that category if it has one, by the
+ * older method otherwise.  Returns the parameters of *method.
+ */
+static json_t *
+choice(const char *category, const char *wanted, const char **method)
 {
 	const json_t *option = bc_acp_option(json_object_get(session, "configOptions"), category);
+	bool		model = strcmp(category, "model") == 0;
 
-	if (option != NULL)
-		request(next, "session/set_config_option",
-				json_pack("{s:s, s:s, s:s}", "sessionId", session_id,
-						  "configId", text_of(option, "id"),
-						  "value", bc_acp_option_value(option, wanted)));
-	else
-		request(next, method, json_pack("{s:s, s:s}", "sessionId", session_id, key, wanted));
+	if (option == NULL)
+	{
+		*method = model ? "session/set_model" : "session/set_mode";
+		return json_pack("{s:s, s:s}", "sessionId", session_id,
+						 model ? "modelId" : "modeId", wanted);
+	}
+	*method = "session/set_config_option";
+	return json_pack("{s:s, s:s, s:s}", "sessionId", session_id,
+					 "configId", text_of(option, "id"),
+					 "value", bc_acp_option_value(option, wanted));
+}
+
+static void
+choose(Step next, const char *category, const char *wanted)
+{
+	const char *method;
+	json_t	   *params = choice(category, wanted, &method);
+
+	request(next, method, params);
+}
+
+static void
+ask_for_mode(json_t *change)
+{
+	const char *method;
+	json_t	   *params = choice("mode", text_of(change, "mode"), &method);
+	char		id[24];
+
+	snprintf(id, sizeof(id), "%" JSON_INTEGER_FORMAT, send_request(method, params));
+	json_object_set(asked_modes, id, change);
 }
 
 static void
 prompt(void)
 {
 	const char *input = order_text("input");
+	size_t		i;
+	json_t	   *change;
 
+	json_array_foreach(wanted_modes, i, change)
+		ask_for_mode(change);
+	json_array_clear(wanted_modes);
 	request(STEP_PROMPT, "session/prompt",
 			json_pack("{s:s, s:[{s:s, s:s}]}", "sessionId", session_id,
 					  "prompt", "type", "text", "text", input != NULL ? input : ""));
@@ -177,9 +233,9 @@ proceed(void)
 	const char *mode = order_text("mode");
 
 	if (step < STEP_MODEL && model != NULL)
-		choose(STEP_MODEL, "model", model, "session/set_model", "modelId");
+		choose(STEP_MODEL, "model", model);
 	else if (step < STEP_MODE && mode != NULL)
-		choose(STEP_MODE, "mode", mode, "session/set_mode", "modeId");
+		choose(STEP_MODE, "mode", mode);
 	else
 		prompt();
 }
@@ -191,6 +247,21 @@ fail(const char *reason, const char *format, const char *detail)
 {
 	char	   *message = bc_asprintf("%s: %s", format, detail);
 
+	bc_agent_finish("failed", reason, message);
+	free(message);
+}
+
+/* "message" is stolen. */
+static void
+fail_by_llm(const char *reason, char *message)
+{
+	if (strcmp(reason, "auth_required") == 0)
+	{
+		char	   *hint = bc_acp_offer_hint(auth_methods);
+
+		bc_agent_report("hint", json_string(hint));
+		free(hint);
+	}
 	bc_agent_finish("failed", reason, message);
 	free(message);
 }
@@ -214,16 +285,46 @@ initialized(const json_t *result)
 	}
 	info = json_is_object(info) ? bc_payload_limit(json_incref(info), MAX_DETAIL) : json_object();
 	bc_agent_report("agent_info", info);
-	bc_acp_map_agent(map, name != NULL ? name : "");
+	auth_methods = bc_acp_offer_auth(result);
+	bc_acp_map_agent(map, bc_acp_known(order_text("agent_kind"), name));
 	bc_stream_event("status", json_pack("{s:s, s:O}", "phase", "initialized", "agent", info));
 	request(STEP_SESSION, "session/new",
 			json_pack("{s:s, s:[]}", "cwd", order_text("cwd"), "mcpServers"));
+}
+
+static json_t *
+or_null(const char *text)
+{
+	return text != NULL ? json_string(text) : json_null();
+}
+
+static void
+offer_event(const char *kind, json_t *list, const char *current)
+{
+	json_t	   *payload = json_pack("{s:o, s:o}", kind, list, "current", or_null(current));
+
+	if (json_array_size(list) > 0)
+		bc_stream_event(kind, bc_payload_limit(payload, BC_PAYLOAD_EVENT));
+	else
+		json_decref(payload);
+}
+
+static void
+models_event(const char *current)
+{
+	BcModels	models;
+
+	bc_models_init(&models);
+	bc_acp_offer_models(&models, session);
+	offer_event("models", json_incref(models.list), current);
+	bc_models_free(&models);
 }
 
 static void
 session_opened(const json_t *result)
 {
 	const char *model = bc_acp_current_model(result);
+	const char *mode = bc_acp_offer_mode(result);
 
 	session = json_incref((json_t *) result);
 	session_id = text_of(session, "sessionId");
@@ -236,7 +337,22 @@ session_opened(const json_t *result)
 	bc_acp_map_session(map, session_id);
 	if (model != NULL)
 		bc_acp_map_model(map, model);
+	bc_acp_map_mode(map, mode);
+	models_event(model);
+	offer_event("modes", bc_acp_offer_modes(session), mode);
 	proceed();
+}
+
+/* An option's change says what came of it; the older method does not. */
+static const char *
+mode_chosen(const json_t *result, const char *wanted)
+{
+	const char *mode = bc_acp_offer_mode(result);
+
+	if (mode == NULL)
+		mode = wanted;
+	bc_acp_map_mode(map, mode);
+	return mode;
 }
 
 static void
@@ -244,12 +360,73 @@ option_chosen(const json_t *result)
 {
 	const char *model = bc_acp_current_model(result);
 
-	/* An option's change says what came of it; the older method does not. */
+	if (model == NULL && step == STEP_MODEL)
+		model = order_text("model");
 	if (model != NULL)
 		bc_acp_map_model(map, model);
-	else if (step == STEP_MODEL)
-		bc_acp_map_model(map, order_text("model"));
+	if (step == STEP_MODEL)
+		models_event(model);
+	else
+		bc_stream_event("mode", json_pack("{s:s}", "mode", mode_chosen(result, order_text("mode"))));
 	proceed();
+}
+
+static void
+mode_failed(const json_t *change, const char *message)
+{
+	json_t	   *failed = json_copy((json_t *) change);
+
+	json_object_set_new(failed, "message", json_string(message));
+	bc_stream_event("mode_failed", failed);
+}
+
+/* Is it the answer to a change of the mode? */
+static bool
+mode_answered(const BcRpcMessage *message)
+{
+	char		id[24];
+	json_t	   *change;
+
+	snprintf(id, sizeof(id), "%" JSON_INTEGER_FORMAT, message->response_id);
+	change = json_incref(json_object_get(asked_modes, id));
+	if (change == NULL)
+		return false;
+	json_object_del(asked_modes, id);
+	if (message->error != NULL)
+	{
+		const char *text = text_of(message->error, "message");
+
+		mode_failed(change, text != NULL ? text : "the agent refused and gave no message");
+	}
+	else
+	{
+		const char *mode = mode_chosen(message->result, text_of(change, "mode"));
+
+		json_object_set_new(change, "mode", json_string(mode));
+		bc_stream_event("mode", json_incref(change));
+	}
+	json_decref(change);
+	return true;
+}
+
+/* Is the outcome another than what the agent calls it? */
+static bool
+ended_otherwise(const char *so_called)
+{
+	char	   *error = NULL;
+
+	if (strcmp(so_called, "completed") == 0)
+		error = bc_acp_map_error(map);
+	if (error != NULL)
+	{
+		fail_by_llm(bc_llm_error(0, error), error);
+		return true;
+	}
+	if (strcmp(so_called, "cancelled") != 0 || !bc_acp_requests_rejected())
+		return false;
+	bc_agent_finish("failed", "permission_rejected",
+					"the agent ended the turn because it was not given a permission");
+	return true;
 }
 
 static void
@@ -284,6 +461,8 @@ turn_ended(const json_t *result)
 	{
 		if (strcmp(stop_reason, ends[i].stop_reason) != 0)
 			continue;
+		if (ended_otherwise(ends[i].outcome))
+			return;
 		bc_agent_finish(ends[i].outcome, ends[i].reason, ends[i].message);
 		return;
 	}
@@ -312,13 +491,28 @@ answered(const json_t *result)
 	}
 }
 
+/* What an error says beyond its message, which is often just "Internal error"; NULL: nothing. */
+static const char *
+error_details(const json_t *data)
+{
+	static const char *const keys[] = {"details", "message"};
+
+	if (json_is_string(data))
+		return json_string_value(data);
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		if (text_of(data, keys[i]) != NULL)
+			return text_of(data, keys[i]);
+	return NULL;
+}
+
 static void
 refused(const json_t *error)
 {
 	const char *text = text_of(error, "message");
 	json_int_t	code = json_integer_value(json_object_get(error, "code"));
 	json_t	   *data = json_object_get(error, "data");
-	char	   *message;
+	const char *details = error_details(data);
+	const char *reason = bc_llm_error_rpc(error);
 
 	if (bc_agent_cancelled())
 	{
@@ -334,16 +528,16 @@ refused(const json_t *error)
 		bc_agent_report("detail", json_stringn(detail.data, detail.len));
 		bc_buf_free(&detail);
 	}
-	message = bc_asprintf("%s: %s (error %" JSON_INTEGER_FORMAT ")", step_name(),
-						  text != NULL ? text : "the agent gave no message", code);
-	if (code == BC_RPC_AUTH_REQUIRED)
-	{
-		bc_agent_report("hint", json_string("Sign the agent in, or give its provider the key it needs (env)."));
-		bc_agent_finish("failed", "auth_required", message);
-	}
-	else
-		bc_agent_finish("failed", "agent_error", message);
-	free(message);
+	/* Other words about a model or a mode than that it can't be had are no news of the service. */
+	if ((step == STEP_MODEL || step == STEP_MODE) && code != BC_RPC_AUTH_REQUIRED)
+		reason = "agent_error";
+	if (details == NULL || (text != NULL && strcmp(details, text) == 0))
+		details = "";
+	fail_by_llm(reason,
+				bc_asprintf("%s: %s%s%.*s (error %" JSON_INTEGER_FORMAT ")", step_name(),
+							text != NULL ? text : "the agent gave no message",
+							details[0] != '\0' ? ": " : "",
+							(int) bc_text_cut(details, strlen(details), MAX_DETAIL), details, code));
 }
 
 /* --- what we are told --- */
@@ -371,9 +565,11 @@ notified(const BcRpcMessage *message)
 		updated(message->params);
 		return;
 	}
-	/* Nothing it could withdraw is ever pending. */
 	if (strcmp(message->method, "$/cancel_request") == 0)
+	{
+		bc_acp_withdraw(json_object_get(message->params, "requestId"));
 		return;
+	}
 	event = json_object();
 	json_object_set_new(event, "method", json_string(message->method));
 	if (message->params != NULL)
@@ -412,6 +608,8 @@ read_line(const char *line, size_t len, void *arg)
 			notified(&message);
 			break;
 		case BC_RPC_RESPONSE:
+			if (mode_answered(&message))
+				break;
 			if (message.response_id != request_id)
 				junk(line, len);
 			else if (message.error != NULL)
@@ -436,6 +634,7 @@ cancel(void)
 {
 	BcBuf		line = BC_BUF_INIT;
 
+	bc_acp_requests_cancel();
 	if (step != STEP_PROMPT)
 	{
 		/* There is no turn yet that the agent could end. */
@@ -445,6 +644,34 @@ cancel(void)
 	bc_rpc_notification(&line, "session/cancel", json_pack("{s:s}", "sessionId", session_id));
 	bc_agent_write(line.data, line.len);
 	bc_buf_free(&line);
+}
+
+static void
+change_mode(const json_t *answer)
+{
+	json_t	   *change = json_pack("{s:O, s:O*}", "mode", json_object_get(answer, "mode"),
+								   "request", json_object_get(answer, "request"));
+
+	if (json_array_size(wanted_modes) + json_object_size(asked_modes) >= MAX_CHANGES)
+		mode_failed(change, "too many changes of the mode at once");
+	else if (step == STEP_PROMPT)
+		ask_for_mode(change);
+	else
+	{
+		if (wanted_modes == NULL)
+			wanted_modes = json_array();
+		json_array_append(wanted_modes, change);
+	}
+	json_decref(change);
+}
+
+static void
+answer(const json_t *answer)
+{
+	if (json_is_string(json_object_get(answer, "mode")))
+		change_mode(answer);
+	else
+		bc_acp_requests_answer(answer);
 }
 
 static void
@@ -466,7 +693,17 @@ static void
 settled(const char *outcome)
 {
 	json_t	   *usage;
+	const char *id;
+	size_t		i;
+	json_t	   *change;
 
+	json_array_foreach(wanted_modes, i, change)
+		mode_failed(change, "the turn has ended");
+	json_object_foreach(asked_modes, id, change)
+		mode_failed(change, "the turn has ended");
+	json_array_clear(wanted_modes);
+	json_object_clear(asked_modes);
+	bc_acp_requests_end();
 	if (map == NULL)
 		return;
 	usage = bc_acp_map_end(map, strcmp(outcome, "cancelled") == 0, wall_ms());
@@ -482,6 +719,12 @@ working(void)
 	return map != NULL && bc_acp_map_working(map);
 }
 
+static bool
+unheard(void)
+{
+	return step == STEP_INITIALIZE;
+}
+
 const BcTransport bc_transport_acp = {
 	.name = "acp",
 	.has_protocol = true,
@@ -489,6 +732,9 @@ const BcTransport bc_transport_acp = {
 	.start = start,
 	.output = output,
 	.cancel = cancel,
+	.answer = answer,
+	.unheard = unheard,
+	.waiting = bc_acp_requests_waiting,
 	.ended = ended,
 	.settled = settled,
 	.working = working,
