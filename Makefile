@@ -12,7 +12,7 @@ EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" boocoder.con
 
 MODULE_big = boocoder
 OBJS = $(patsubst %.c,%.o,$(wildcard src/extension/*.c)) src/common/frame.o
-PG_CPPFLAGS = -I$(srcdir)/src -D_GNU_SOURCE
+PG_CPPFLAGS = -I$(srcdir)/src -D_GNU_SOURCE -DBC_VERSION='"$(EXTVERSION)"'
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -Wno-declaration-after-statement -MMD -MP
 

@@ -157,7 +157,8 @@ Datum
 bc_sql_inspect(PG_FUNCTION_ARGS)
 {
 	StringInfoData json;
-	char	  **prefix = strings_of(PG_GETARG_ARRAYTYPE_P(1));
+	/* objects of 0.1.0 have no prefix */
+	char	  **prefix = PG_NARGS() > 1 ? strings_of(PG_GETARG_ARRAYTYPE_P(1)) : NULL;
 
 	begin_order(&json, "inspect");
 	appendStringInfoString(&json, ",\"path\":");

@@ -23,6 +23,7 @@
 
 typedef enum DbQuery
 {
+	Q_VERSION,
 	Q_START,
 	Q_NEXT_ACTIONS,
 	Q_PREPARED,
@@ -40,6 +41,10 @@ typedef struct QueryText
 } QueryText;
 
 static const QueryText queries[Q_COUNT] = {
+	[Q_VERSION] = {
+		"SELECT e.extversion FROM pg_catalog.pg_extension e "
+		"WHERE e.extname OPERATOR(pg_catalog.=) 'boocoder'", 0, {0}
+	},
 	[Q_START] = {
 		"SELECT boocoder._start($1)", 1, {INT4OID}
 	},
@@ -218,6 +223,24 @@ bc_db_extension(void)
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
 	return extension;
+}
+
+static void
+read_text(MemoryContext caller, void *result)
+{
+	if (SPI_processed > 0)
+		*(char **) result = column_text(caller, 0, 1);
+}
+
+BcDbStatus
+bc_db_version(bool *matches, char **version)
+{
+	BcDbStatus	status;
+
+	*version = NULL;
+	status = run(Q_VERSION, NULL, NULL, read_text, version);
+	*matches = *version != NULL && strcmp(*version, BC_VERSION) == 0;
+	return status;
 }
 
 BcDbStatus

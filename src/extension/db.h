@@ -53,6 +53,12 @@ extern const char *bc_db_error(void);
 /* OID of the extension in this database, InvalidOid when it is not there. */
 extern Oid	bc_db_extension(void);
 
+/*
+ * Are the extension's objects those of this library?  "version" is that of the
+ * objects.  Not so after the package was updated and the database was not.
+ */
+extern BcDbStatus bc_db_version(bool *matches, char **version);
+
 /* Reconciles what an earlier dispatcher left.  See boocoder._start(). */
 extern BcDbStatus bc_db_start(void);
 

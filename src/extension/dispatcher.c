@@ -383,22 +383,58 @@ serve(Oid extension)
 	wait_and_serve(wait_time(GetCurrentTimestamp(), times, lengthof(times)));
 }
 
+/* Waits a moment between two tries to begin; leaves when there is nothing to serve any more. */
+static void
+pause_before_start(void)
+{
+	static uint32 wait_event = 0;
+
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 AFTER_FAILURE_MS, bc_wait_event(wait_event, "BoocoderReconcile"));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	leave_if_held();
+	if (!OidIsValid(bc_db_extension()))
+		leave_absent();
+}
+
+/* The functions we call are those of the extension's objects, which may be older than this library. */
+static void
+await_version(void)
+{
+	bool		told = false;
+
+	for (;;)
+	{
+		char	   *version;
+		bool		matches;
+
+		if (bc_db_version(&matches, &version) == BC_DB_OK && matches)
+			break;
+		if (!told)
+		{
+			ereport(LOG,
+					(errmsg("boocoder %s waits: the objects in this database are of version %s",
+							BC_VERSION, version != NULL ? version : "(unknown)"),
+					 errhint("Run ALTER EXTENSION boocoder UPDATE in it.")));
+			note_failure("the library is of version " BC_VERSION ", the objects in this database are "
+						 "not: run ALTER EXTENSION boocoder UPDATE");
+		}
+		told = true;
+		pause_before_start();
+	}
+	if (told)
+		note_failure("");
+}
+
 /* Nothing is claimed before the rows of an earlier dispatcher are in order. */
 static void
 reconcile(void)
 {
-	static uint32 wait_event = 0;
-
 	while (bc_db_start() != BC_DB_OK)
 	{
 		note_failure(bc_db_error());
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 AFTER_FAILURE_MS, bc_wait_event(wait_event, "BoocoderReconcile"));
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		leave_if_held();
-		if (!OidIsValid(bc_db_extension()))
-			leave_absent();
+		pause_before_start();
 	}
 	announce_commit();
 }
@@ -449,6 +485,7 @@ bc_dispatcher_main(Datum arg)
 	scratch = AllocSetContextCreate(TopMemoryContext, "boocoder scratch",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(scratch);
+	await_version();
 	bc_runners_fill(bc_spare_runners, GetCurrentTimestamp());
 	reconcile();
 

@@ -9,6 +9,7 @@
 #include <glob.h>
 
 #include "capture.h"
+#include "runner/acp_agents.h"
 #include "runner/acp_map.h"
 
 static BcAcpMap *map;
@@ -66,7 +67,7 @@ play(Golden *golden, const json_t *entry)
 	const json_t *value = json_object_get(entry, key);
 
 	if (strcmp(key, "agent") == 0)
-		bc_acp_map_agent(map, json_string_value(value));
+		bc_acp_map_agent(map, bc_acp_known(NULL, json_string_value(value)));
 	else if (strcmp(key, "model") == 0)
 		bc_acp_map_model(map, json_string_value(value));
 	else if (strcmp(key, "update") == 0)
@@ -156,10 +157,11 @@ every_report_is_an_event(void **state)
 				"{'kind':'tool_call','payload':{'id':'t','status':'completed','phase':'update'}},"
 				"{'kind':'tool_call','payload':{'id':'t','title':'late','phase':'update'}},"
 				"{'kind':'plan','payload':{'entries':[{'content':'x'}]}},"
-				"{'kind':'command','payload':{'commands':[{'name':'c'}]}},"
+				"{'kind':'command','payload':{'commands':[{'name':'c','description':null,'hint':null}]}},"
 				"{'kind':'mode','payload':{'mode':'auto'}},"
 				"{'kind':'config','payload':{'options':[]}},"
 				"{'kind':'session_info','payload':{'title':'T'}},"
+				"{'kind':'title','payload':{'title':'T'}},"
 				"{'kind':'usage','payload':{'cost_total_usd':1.5,'agent_session_id':'s1','report':"
 				"{'used':1,'size':2,'input_tokens':'evil','cost':{'amount':1.5,'currency':'USD'}}}},"
 				"{'kind':'raw','payload':{'sessionUpdate':'what','x':1}}]");

@@ -9,47 +9,6 @@
 #include "runner/acp_options.h"
 
 static void
-assert_permission(const char *options, const char *policy, const char *expected)
-{
-	json_t	   *list = json_of(options);
-	const char *option = bc_acp_permission(list, policy);
-
-	if (expected == NULL)
-		assert_null(option);
-	else
-	{
-		assert_non_null(option);
-		assert_string_equal(option, expected);
-	}
-	json_decref(list);
-}
-
-static void
-permissions_follow_the_policy(void **state)
-{
-	static const char all[] =
-		"[{'optionId':'a','kind':'allow_always'},{'optionId':'b','kind':'allow_once'},"
-		"{'optionId':'c','kind':'reject_always'},{'optionId':'d','kind':'reject_once'}]";
-
-	(void) state;
-	assert_permission(all, "allow", "b");
-	assert_permission(all, "reject", "d");
-	assert_permission("[{'optionId':'a','kind':'allow_always'}]", "allow", "a");
-	assert_permission("[{'optionId':'c','kind':'reject_always'}]", "reject", "c");
-	/* kinds may come twice; what can't be chosen is passed over */
-	assert_permission("[{'kind':'allow_once'},{'optionId':'x','kind':'allow_always'},"
-					  "{'optionId':'y','kind':'allow_always'}]", "allow", "x");
-	assert_permission("[{'optionId':'d','kind':'reject_once'}]", "allow", NULL);
-	assert_permission("[{'optionId':'b','kind':'allow_once'}]", "reject", NULL);
-	/* an unknown policy allows nothing */
-	assert_permission(all, "ask", "d");
-	assert_permission("[]", "allow", NULL);
-	assert_permission("null", "allow", NULL);
-	assert_permission("[5,null,{'kind':3,'optionId':{}}]", "allow", NULL);
-	assert_null(bc_acp_permission(NULL, "allow"));
-}
-
-static void
 options_are_found_by_category_or_id(void **state)
 {
 	json_t	   *options = json_of("[{'id':'model','name':'x'},{'id':'m','category':'model','options':"
@@ -69,6 +28,31 @@ options_are_found_by_category_or_id(void **state)
 	options = json_of("[{'id':'model'}]");
 	assert_ptr_equal(bc_acp_option(options, "model"), json_array_get(options, 0));
 	json_decref(options);
+}
+
+static void
+a_model_needs_no_provider_where_it_is_the_only_one(void **state)
+{
+	static const char *const cases[][2] = {
+		{"big", "one/big"},
+		{"small", "small"},		/* both have one */
+		{"one/small", "one/small"},
+		{"large", "two/x/large"},
+		{"x/large", "x/large"}, /* a provider is named, and not there */
+		{"arge", "arge"},
+		{"plain", "plain"},
+		{"Big One", "one/big"}, /* a name */
+		{"", ""},
+		{"other", "other"},
+	};
+	json_t	   *option = json_of("{'id':'model','options':[{'value':'one/big','name':'Big One'},{'value':'one/small'},"
+								 "{'value':'plain'},{'value':'three/plain'},{'value':7},"
+								 "{'group':'g','options':[{'value':'two/small'},{'value':'two/x/large'}]}]}");
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		assert_string_equal(bc_acp_option_value(option, cases[i][0]), cases[i][1]);
+	json_decref(option);
 }
 
 static void
@@ -94,8 +78,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(permissions_follow_the_policy),
 		cmocka_unit_test(options_are_found_by_category_or_id),
+		cmocka_unit_test(a_model_needs_no_provider_where_it_is_the_only_one),
 		cmocka_unit_test(the_current_model_is_read_from_either_form),
 	};
 

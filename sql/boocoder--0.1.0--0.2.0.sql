@@ -1,0 +1,1852 @@
+-- SPDX-License-Identifier: PostgreSQL
+-- From 0.1.0 to 0.2.0: agents probed, requests for permission, modes, ports, launch prefixes.
+\echo Use "ALTER EXTENSION boocoder UPDATE" to load this file. \quit
+
+-- Tables.
+
+ALTER TABLE boocoder.providers
+	ADD COLUMN kind text,
+	ADD COLUMN builtin_command text[] NOT NULL DEFAULT '{}' CHECK (array_position(builtin_command, NULL) IS NULL),
+	ADD COLUMN fallback text CHECK (fallback IN ('pty', 'command')),
+	ADD COLUMN fallback_command text[] NOT NULL DEFAULT '{}' CHECK (array_position(fallback_command, NULL) IS NULL),
+	ADD COLUMN version_args text[] NOT NULL DEFAULT '{--version}' CHECK (array_position(version_args, NULL) IS NULL),
+	ADD COLUMN launch_prefix text[] NOT NULL DEFAULT '{}' CHECK (array_position(launch_prefix, NULL) IS NULL),
+	ADD COLUMN persistent_home boolean NOT NULL DEFAULT false,
+	ADD COLUMN models_url text CHECK (models_url ~ '^https?://'),
+	ADD COLUMN models_key jsonb CHECK (jsonb_typeof(models_key) IN ('string', 'object')),
+	ADD COLUMN models_prefix text,
+	DROP CONSTRAINT providers_env_check,
+	ADD CONSTRAINT providers_env_check CHECK (jsonb_typeof(env) = 'object' AND NOT jsonb_path_exists(env,
+		'$.* ? (!(@.type() == "string" || @.type() == "object" && (exists (@.from_env) || exists (@.from_file))))')),
+	DROP CONSTRAINT providers_permission_policy_check,
+	ADD CONSTRAINT providers_permission_policy_check CHECK (permission_policy IN ('allow', 'reject', 'ask'));
+-- A trigger makes a changed built-in provider an administrator's; these are not.
+ALTER TABLE boocoder.providers DISABLE TRIGGER own;
+UPDATE boocoder.providers SET kind = name
+ WHERE name IN ('boocode', 'opencode', 'goose', 'claude', 'qwen', 'pi', 'codex', 'gemini');
+UPDATE boocoder.providers SET builtin_command = command, command = '{}' WHERE builtin;
+UPDATE boocoder.providers SET builtin_command = '{claude,-p,--output-format,stream-json,--input-format,stream-json,--include-partial-messages,--verbose,--permission-prompt-tool,stdio,--model,"{model}",--permission-mode,"{mode}"}' WHERE name = 'claude' AND builtin;
+UPDATE boocoder.providers SET builtin_command = '{pi,--mode,json,-p,--model,"{model}"}' WHERE name = 'pi' AND builtin;
+ALTER TABLE boocoder.providers ENABLE TRIGGER own;
+
+ALTER TABLE boocoder.available_agents
+	ADD COLUMN modes jsonb NOT NULL DEFAULT '[]',
+	ADD COLUMN commands jsonb NOT NULL DEFAULT '[]',
+	ADD COLUMN current_model text,
+	ADD COLUMN current_mode text,
+	ADD COLUMN capabilities jsonb NOT NULL DEFAULT '{}',
+	ADD COLUMN auth_methods jsonb NOT NULL DEFAULT '[]',
+	ADD COLUMN reason text,
+	ADD COLUMN message text;
+ALTER TABLE boocoder.projects
+	ADD COLUMN teardown text[] NOT NULL DEFAULT '{}' CHECK (array_position(teardown, NULL) IS NULL),
+	ADD COLUMN copy_files text[] NOT NULL DEFAULT '{}' CHECK (array_position(copy_files, NULL) IS NULL),
+	ADD COLUMN permission_policy text CHECK (permission_policy IN ('allow', 'reject', 'ask')),
+	ADD COLUMN launch_prefix text[] NOT NULL DEFAULT '{}' CHECK (array_position(launch_prefix, NULL) IS NULL),
+	ADD COLUMN worktree_root text CHECK (worktree_root ~ '^(/|~/)');
+ALTER TABLE boocoder.chats ADD COLUMN model text;
+ALTER TABLE boocoder.tasks
+	ADD COLUMN permission_policy text CHECK (permission_policy IN ('allow', 'reject', 'ask')),
+	ADD COLUMN retry_requested boolean NOT NULL DEFAULT false,
+	ADD COLUMN transport text;
+ALTER TABLE boocoder.worktrees
+	ADD COLUMN port_first integer,
+	ADD COLUMN port_count integer NOT NULL DEFAULT 0,
+	ADD COLUMN teardown_done_at timestamptz;
+CREATE UNIQUE INDEX worktrees_ports ON boocoder.worktrees (port_first) WHERE deleted_at IS NULL AND port_first IS NOT NULL;
+ALTER TABLE boocoder.jobs
+	ALTER COLUMN project_id DROP NOT NULL,
+	ADD COLUMN provider text REFERENCES boocoder.providers ON UPDATE CASCADE ON DELETE CASCADE,
+	DROP CONSTRAINT jobs_kind_check,
+	ADD CONSTRAINT jobs_kind_check CHECK (kind IN ('apply', 'remove', 'teardown', 'probe')),
+	ADD CONSTRAINT jobs_subject CHECK (CASE kind WHEN 'probe' THEN provider IS NOT NULL ELSE project_id IS NOT NULL END);
+CREATE UNIQUE INDEX jobs_one_probe ON boocoder.jobs (provider) WHERE kind = 'probe' AND state IN ('queued', 'running');
+UPDATE boocoder.task_transitions SET worker_only = true WHERE from_state = 'blocked' AND to_state = 'pending';
+
+CREATE TABLE boocoder.agent_sessions (
+	chat_id bigint NOT NULL REFERENCES boocoder.chats ON DELETE CASCADE,
+	agent text NOT NULL,
+	session_id bigint REFERENCES boocoder.sessions ON DELETE SET NULL,
+	worktree_id bigint REFERENCES boocoder.worktrees ON DELETE SET NULL,
+	agent_session_id text,
+	status text NOT NULL DEFAULT 'closed' CHECK (status IN ('active', 'idle', 'crashed', 'evicted', 'closed')),
+	title text,
+	model text,
+	mode text,
+	wanted_mode text,
+	mode_asked_at timestamptz,
+	mode_sent_at timestamptz,
+	mode_error text,
+	models jsonb NOT NULL DEFAULT '[]',
+	modes jsonb NOT NULL DEFAULT '[]',
+	plan jsonb,
+	last_active_at timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (chat_id, agent)
+);
+CREATE INDEX ON boocoder.agent_sessions (session_id);
+CREATE INDEX ON boocoder.agent_sessions (worktree_id);
+COMMENT ON TABLE boocoder.agent_sessions IS 'what is known of each agent in each chat: its session, mode, model, plan';
+COMMENT ON COLUMN boocoder.agent_sessions.mode IS 'the mode the agent said it is in';
+COMMENT ON COLUMN boocoder.agent_sessions.wanted_mode IS 'asked for by set_mode(), for this turn and the next ones; NULL: none, or refused';
+COMMENT ON COLUMN boocoder.agent_sessions.mode_error IS 'why the agent refused the mode that was asked for last';
+
+CREATE TABLE boocoder.agent_commands (
+	chat_id bigint NOT NULL REFERENCES boocoder.chats ON DELETE CASCADE,
+	agent text NOT NULL,
+	name text NOT NULL,
+	description text,
+	hint text,
+	PRIMARY KEY (chat_id, agent, name)
+);
+COMMENT ON TABLE boocoder.agent_commands IS 'the commands each agent offers in each chat, as it said last';
+
+CREATE TABLE boocoder.permission_rules (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	provider text REFERENCES boocoder.providers ON UPDATE CASCADE ON DELETE CASCADE,
+	project_id bigint REFERENCES boocoder.projects ON DELETE CASCADE,
+	task_id bigint REFERENCES boocoder.tasks ON DELETE CASCADE,
+	tool_kind text,
+	path_pattern text,
+	command_pattern text,
+	answer text NOT NULL CHECK (answer IN ('allow', 'reject', 'ask')),
+	created_by name NOT NULL DEFAULT current_user,
+	created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON boocoder.permission_rules (task_id) WHERE task_id IS NOT NULL;
+CREATE INDEX ON boocoder.permission_rules (project_id) WHERE project_id IS NOT NULL;
+CREATE INDEX ON boocoder.permission_rules (provider) WHERE provider IS NOT NULL;
+COMMENT ON TABLE boocoder.permission_rules IS 'how requests for permission are answered: the rule that is most specific decides';
+COMMENT ON COLUMN boocoder.permission_rules.tool_kind IS 'read, edit, delete, move, search, execute, think, fetch, other; NULL: any';
+COMMENT ON COLUMN boocoder.permission_rules.path_pattern IS 'LIKE pattern of paths, relative to the worktree; allow needs all paths of the request to match, reject and ask one';
+COMMENT ON COLUMN boocoder.permission_rules.command_pattern IS 'LIKE pattern of the whole shell command';
+
+-- No foreign key, as with events: it is written in the same batches.
+CREATE TABLE boocoder.permission_requests (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	task_id bigint NOT NULL,
+	fence bigint NOT NULL,
+	request text NOT NULL,
+	kind text NOT NULL DEFAULT 'permission' CHECK (kind IN ('permission', 'elicitation')),
+	message text,
+	schema jsonb,
+	tool_call jsonb,
+	options jsonb NOT NULL DEFAULT '[]',
+	status text NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'answered', 'expired', 'cancelled')),
+	chosen_option text,
+	content jsonb,
+	answered_by name,
+	rule text,
+	requested_at timestamptz NOT NULL DEFAULT now(),
+	answered_at timestamptz,
+	delivered_at timestamptz,
+	deadline timestamptz,
+	UNIQUE (task_id, fence, request)
+);
+CREATE INDEX permission_requests_pending ON boocoder.permission_requests (task_id) WHERE status = 'pending';
+CREATE INDEX permission_requests_deadline ON boocoder.permission_requests (deadline) WHERE status = 'pending' AND deadline IS NOT NULL;
+CREATE INDEX permission_requests_undelivered ON boocoder.permission_requests (task_id)
+	WHERE delivered_at IS NULL AND status IN ('answered', 'expired');
+COMMENT ON TABLE boocoder.permission_requests IS 'what agents asked, and how it was answered: by a person, by a rule, or by the deadline';
+COMMENT ON COLUMN boocoder.permission_requests.fence IS 'the attempt that asked';
+COMMENT ON COLUMN boocoder.permission_requests.rule IS 'what answered when it was no person';
+COMMENT ON COLUMN boocoder.permission_requests.content IS 'the answer to an elicitation';
+COMMENT ON COLUMN boocoder.permission_requests.delivered_at IS 'when the agent was told';
+
+-- Functions and views.
+
+DROP FUNCTION boocoder._candidate(bigint[],bigint[],bigint[]);
+DROP FUNCTION boocoder._inspect(text);
+DROP FUNCTION boocoder._next_actions(integer,integer);
+DROP FUNCTION boocoder._orders(boocoder.tasks,boocoder.projects,boocoder.worktrees,boocoder.providers,jsonb);
+DROP FUNCTION boocoder._session_free(bigint,bigint);
+DROP FUNCTION boocoder.add_project(text,text,text,text,text,text[],name,boolean,text[]);
+DROP FUNCTION boocoder.run(text,text,text,text,text,bigint,bigint,integer,timestamp with time zone,interval,integer,text);
+DROP FUNCTION boocoder._claim(boocoder.tasks,jsonb);
+DROP FUNCTION boocoder._job_order(boocoder.jobs,jsonb);
+
+CREATE FUNCTION boocoder._probe_ttl_ms() RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT (extract(epoch FROM current_setting('boocoder.probe_ttl', true)::interval) * 1000)::bigint
+$$;
+CREATE FUNCTION boocoder._inspect(path text, launch_prefix text[] DEFAULT '{}') RETURNS jsonb
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bc_sql_inspect';
+CREATE OR REPLACE FUNCTION boocoder._guard_task() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	move boocoder.task_transitions;
+BEGIN
+	IF NEW.state IS DISTINCT FROM OLD.state THEN
+		SELECT * INTO move FROM boocoder.task_transitions m
+		 WHERE m.from_state = OLD.state AND m.to_state = NEW.state;
+		IF NOT FOUND THEN
+			RAISE EXCEPTION 'task % is %, it cannot become %', OLD.id, OLD.state, NEW.state
+				USING ERRCODE = 'BC001',
+					  HINT = 'boocoder.task_transitions lists the moves there are.';
+		ELSIF move.worker_only AND NOT pg_has_role('boocoder_worker', 'MEMBER') THEN
+			RAISE EXCEPTION 'only the dispatcher makes a task that is % become %', OLD.state, NEW.state
+				USING ERRCODE = 'BC001',
+					  HINT = 'Use boocoder.cancel(), boocoder.retry() or boocoder.inbox_retry().';
+		END IF;
+		IF NEW.state = 'pending' THEN
+			-- another attempt: what belonged to the last one is history
+			NEW.attempt := OLD.attempt + 1;
+			NEW.cancel_requested_at := NULL;
+			NEW.retry_requested := false;
+			NEW.started_at := NULL;
+			NEW.ended_at := NULL;
+			NEW.failure_reason := NULL;
+			NEW.error := NULL;
+			NEW.fence := NULL;
+			NEW.run_at := NULL;
+		ELSIF NEW.state IN ('completed', 'failed', 'cancelled') THEN
+			NEW.ended_at := coalesce(NEW.ended_at, now());
+			NEW.fence := NULL;
+		END IF;
+	END IF;
+	IF NEW.state = 'pending' OR NEW.cancel_requested_at IS NOT NULL THEN
+		PERFORM boocoder._wake_now();
+	END IF;
+	RETURN NEW;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder._forget_events() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	DELETE FROM boocoder.events e USING gone WHERE e.task_id = gone.id;
+	DELETE FROM boocoder.permission_requests r USING gone WHERE r.task_id = gone.id;
+	RETURN NULL;
+END
+$$;
+CREATE FUNCTION boocoder._guard_permission() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF pg_has_role('boocoder_worker', 'MEMBER') AND NOT pg_has_role('boocoder_user', 'MEMBER') THEN
+		RETURN NEW;
+	END IF;
+	IF (OLD.status, NEW.status) IS DISTINCT FROM ('pending', 'answered') THEN
+		RAISE EXCEPTION 'request % is %, it cannot become %', OLD.id, OLD.status, NEW.status
+			USING ERRCODE = 'BC001', HINT = 'Only a pending request can be answered; see boocoder.inbox.';
+	ELSIF OLD.kind = 'permission' AND NOT EXISTS (
+			SELECT 1 FROM jsonb_array_elements(OLD.options) o WHERE o ->> 'optionId' = NEW.chosen_option) THEN
+		RAISE EXCEPTION 'request % has no option "%"', OLD.id, NEW.chosen_option
+			USING ERRCODE = 'BC005', HINT = 'Its options: ' || coalesce(
+				(SELECT string_agg(o ->> 'optionId', ', ') FROM jsonb_array_elements(OLD.options) o), 'none');
+	END IF;
+	NEW.answered_by := current_user;
+	NEW.answered_at := clock_timestamp();
+	NEW.rule := NULL;
+	PERFORM boocoder._wake_now();
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER guard BEFORE UPDATE ON boocoder.permission_requests FOR EACH ROW EXECUTE FUNCTION boocoder._guard_permission();
+-- Orders: what a runner is told.  doc/protocol.md describes their fields.
+CREATE OR REPLACE FUNCTION boocoder._root(worktree_path text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	-- not LANGUAGE sql: that is planned anew at each call, which is a tenth of a claim
+	RETURN regexp_replace(worktree_path, '/worktrees/[^/]+$', '');
+END
+$$;
+CREATE FUNCTION boocoder._worktree_root(p boocoder.projects, host jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF p.worktree_root IS NULL AND cardinality(p.launch_prefix) = 0 THEN
+		RETURN host ->> 'worktree_root';
+	END IF;
+	-- clusters and databases that share a root must not share worktrees
+	RETURN rtrim(coalesce(p.worktree_root, '~/.local/share/boocoder'), '/') || '/' || (host ->> 'origin');
+END
+$$;
+CREATE FUNCTION boocoder._argv(v boocoder.providers, install_path text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF cardinality(v.command) > 0 THEN
+		RETURN v.command;
+	ELSIF cardinality(v.builtin_command) = 0 THEN
+		RETURN '{}';
+	END IF;
+	RETURN coalesce(install_path, v.builtin_command[1]) || v.builtin_command[2:];
+END
+$$;
+CREATE FUNCTION boocoder._sandbox(v boocoder.providers, root text, home text, host jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF v.persistent_home AND host ->> 'agent_home' <> '' THEN
+		RETURN (host -> 'sandbox') || jsonb_build_object('home', root || '/homes/' || home,
+			'agent_home', jsonb_build_object('path', (host ->> 'agent_home') || '/' || v.name),
+			-- where agents keep what was allowed once and for all
+			'private', '[".config/goose/permission.yaml", ".codex/rules"]'::jsonb);
+	END IF;
+	RETURN (host -> 'sandbox') || jsonb_build_object('home', root || '/homes/' || home);
+END
+$$;
+-- The rows are given, not looked up: the claim has them, and every microsecond of it is latency.
+CREATE FUNCTION boocoder._orders(t boocoder.tasks, p boocoder.projects, w boocoder.worktrees, provider boocoder.providers,
+	argv text[], mode text, host jsonb, OUT worktree jsonb, OUT agent jsonb, OUT diff jsonb) RETURNS record
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	repository jsonb;
+	root text := boocoder._root(w.path);
+BEGIN
+	repository := jsonb_build_object('id', p.id, 'path', p.path);
+	worktree := jsonb_build_object(
+		'role', 'worktree', 'project', repository,
+		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,
+			'base_ref', p.base_branch, 'base_commit', w.base_commit, 'admin_dir', w.admin_dir),
+		'copy', to_jsonb(p.copy_files), 'root', root, 'forbidden', host -> 'forbidden');
+	agent := jsonb_build_object(
+		'role', 'agent', 'task_id', t.id, 'provider', provider.name, 'agent_kind', provider.kind,
+		'transport', provider.transport, 'command', to_jsonb(argv), 'env', provider.env, 'cwd', w.path,
+		'input', t.input, 'model', t.model, 'mode', mode,
+		'git_dir', w.git_dir, 'admin_dir', w.admin_dir,
+		'setup', CASE WHEN w.setup_done_at IS NULL THEN to_jsonb(p.setup) ELSE '[]' END,
+		'setup_timeout_ms', host -> 'setup_timeout_ms',
+		'fallback', CASE WHEN provider.fallback IS NOT NULL THEN jsonb_build_object('transport', provider.fallback,
+			'command', to_jsonb(CASE WHEN cardinality(provider.fallback_command) > 0 THEN provider.fallback_command ELSE argv END)) END,
+		'place', jsonb_build_object('project', p.name, 'session', t.session_id, 'task', t.id, 'branch', w.branch,
+			'base_commit', w.base_commit, 'port_first', w.port_first, 'port_count', w.port_count),
+		'sandbox', boocoder._sandbox(provider, root, 's' || t.session_id, host),
+		'limits', (host -> 'limits') || CASE WHEN t.timeout IS NULL THEN '{}' ELSE
+			jsonb_build_object('timeout_ms', ceil(extract(epoch FROM t.timeout) * 1000)::bigint) END);
+	diff := jsonb_build_object(
+		'role', 'diff', 'project', repository,
+		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'admin_dir', w.admin_dir,
+			'diff_base', coalesce(w.diff_base, w.base_commit)),
+		'max_bytes', host -> 'max_diff_bytes');
+END
+$$;
+-- Why a task can't be run, as {reason, message}; NULL when it can.
+CREATE OR REPLACE FUNCTION boocoder._obstacle(submitter name, project boocoder.projects, agent text, provider boocoder.providers, host jsonb)
+RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF project.archived_at IS NOT NULL THEN
+		RETURN ARRAY['project_archived', format('project "%s" is archived', project.name)];
+	ELSIF to_regrole(quote_ident(submitter)) IS NULL THEN
+		RETURN ARRAY['submitter_missing', format('role "%s" does not exist any more', submitter)];
+	ELSIF provider.name IS NULL THEN
+		RETURN ARRAY['unknown_agent', format('there is no provider "%s"', agent)];
+	ELSIF NOT provider.enabled THEN
+		RETURN ARRAY['agent_disabled', format('provider "%s" is disabled', agent)];
+	ELSIF provider.transport = 'native' THEN
+		RETURN ARRAY['transport_unsupported',
+			format('this version does not run the transport "%s" of provider "%s"', provider.transport, agent)];
+	ELSIF cardinality(provider.command) = 0 AND cardinality(provider.builtin_command) = 0 THEN
+		RETURN ARRAY['program_not_found', format('provider "%s" names no program', agent)];
+	END IF;
+	-- asked last and by itself: as a query it costs more than all of the above
+	IF jsonb_array_length(host -> 'allowed_roots') > 0 THEN
+		PERFORM 1 FROM jsonb_array_elements_text(host -> 'allowed_roots') r WHERE boocoder._below(project.path, r);
+		IF NOT FOUND THEN
+			RETURN ARRAY['path_not_allowed', format('"%s" is outside of boocoder.allowed_roots', project.path)];
+		END IF;
+	END IF;
+	RETURN NULL;
+END
+$$;
+-- The first range that no live worktree has; NULL when there is none, or ports are not leased.
+CREATE FUNCTION boocoder._free_ports(host jsonb) RETURNS integer
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT g.port FROM generate_series((host #>> '{ports,first}')::integer,
+			(host #>> '{ports,last}')::integer - (host #>> '{ports,count}')::integer + 1, (host #>> '{ports,count}')::integer) g (port)
+	 WHERE NOT EXISTS (SELECT 1 FROM boocoder.worktrees w
+						WHERE w.deleted_at IS NULL AND w.port_first IS NOT NULL
+						  AND w.port_first < g.port + (host #>> '{ports,count}')::integer AND w.port_first + w.port_count > g.port)
+	 ORDER BY 1 LIMIT 1
+$$;
+-- Gives the task what it lacks (session, chat, messages, worktree) and marks it running.
+-- fence is NULL when it was failed instead, or has to wait.
+CREATE FUNCTION boocoder._claim(t boocoder.tasks, host jsonb,
+	OUT fence bigint, OUT prepare jsonb, OUT agent jsonb, OUT diff jsonb, OUT git_prefix text[], OUT agent_prefix text[])
+RETURNS record
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	-- Few statements: each costs tens of microseconds between a commit and its claim.
+	r record;
+	project boocoder.projects;
+	provider boocoder.providers;
+	worktree boocoder.worktrees;
+	agent_name text;
+	obstacle text[];
+	the_message bigint;
+	orders record;
+BEGIN
+	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, c.model, a.install_path, m.wanted_mode,
+		   coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode') AS agent
+	  INTO STRICT r
+	  FROM boocoder.projects p
+	  LEFT JOIN boocoder.providers v
+		ON v.name = coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode')
+	  LEFT JOIN boocoder.available_agents a ON a.name = v.name
+	  LEFT JOIN boocoder.sessions s ON s.id = t.session_id
+	  LEFT JOIN boocoder.chats c ON c.id = t.chat_id
+	  LEFT JOIN boocoder.agent_sessions m ON m.chat_id = t.chat_id AND m.agent = v.name
+	  LEFT JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
+	 WHERE p.id = t.project_id;
+	project := r.project;
+	provider := r.provider;
+	worktree := r.worktree;
+	agent_name := r.agent;
+	obstacle := boocoder._obstacle(t.submitted_by, project, agent_name, provider, host);
+	IF obstacle IS NULL AND r.closed_at IS NOT NULL THEN
+		obstacle := ARRAY['session_closed', format('session %s is closed', t.session_id)];
+	END IF;
+	IF obstacle IS NOT NULL THEN
+		PERFORM boocoder._fail(t.id, obstacle[1], obstacle[2]);
+		RETURN;
+	END IF;
+
+	IF worktree.status = 'removing' THEN
+		RETURN;
+	ELSIF worktree.origin <> host ->> 'origin' THEN
+		-- from a dump: the directory belongs to another database
+		UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = now() WHERE w.id = worktree.id;
+		worktree := NULL;
+	END IF;
+	IF t.session_id IS NULL THEN
+		INSERT INTO boocoder.sessions (project_id, title, owner)
+		VALUES (t.project_id, left(t.input, 80), t.submitted_by) RETURNING id INTO t.session_id;
+	END IF;
+	IF t.chat_id IS NULL THEN
+		INSERT INTO boocoder.chats (session_id, title) VALUES (t.session_id, left(t.input, 80))
+		RETURNING id INTO t.chat_id;
+	END IF;
+	IF worktree.id IS NULL THEN
+		INSERT INTO boocoder.worktrees (session_id, project_id, path, branch, origin, port_first, port_count)
+		VALUES (t.session_id, t.project_id, boocoder._worktree_root(project, host) || '/worktrees/s' || t.session_id,
+				'boocoder/' || t.session_id, host ->> 'origin', boocoder._free_ports(host), (host #>> '{ports,count}')::integer)
+		RETURNING * INTO worktree;
+	END IF;
+	-- A retry asks the same question; it is in the chat already.
+	WITH question AS (
+		INSERT INTO boocoder.messages (chat_id, task_id, role)
+		SELECT t.chat_id, t.id, 'user'
+		 WHERE t.attempt = 1 OR NOT EXISTS (SELECT 1 FROM boocoder.messages m WHERE m.task_id = t.id AND m.role = 'user')
+		RETURNING id
+	), its_text AS (
+		INSERT INTO boocoder.message_parts (message_id, task_id, seq, kind, payload)
+		SELECT q.id, t.id, 1, 'text', jsonb_build_object('text', t.input) FROM question q
+	)
+	INSERT INTO boocoder.messages (chat_id, task_id, role, status)
+	SELECT t.chat_id, t.id, 'assistant', 'streaming' FROM (SELECT count(*) FROM question) asked_first
+	RETURNING id INTO the_message;
+
+	UPDATE boocoder.tasks x
+	   SET state = 'running', agent = agent_name, session_id = t.session_id, chat_id = t.chat_id,
+		   model = coalesce(t.model, r.model, project.default_model, provider.default_model, nullif(host ->> 'default_model', '')),
+		   transport = provider.transport,
+		   message_id = the_message, fence = nextval('boocoder.fence_seq'), started_at = clock_timestamp(), ended_at = NULL
+	 WHERE x.id = t.id RETURNING x.* INTO t;
+	fence := t.fence;
+
+	orders := boocoder._orders(t, project, worktree, provider, boocoder._argv(provider, r.install_path),
+		coalesce(t.mode, r.wanted_mode), host);
+	git_prefix := nullif(project.launch_prefix, '{}');
+	agent_prefix := nullif(CASE WHEN cardinality(provider.launch_prefix) > 0 THEN provider.launch_prefix
+								ELSE project.launch_prefix END, '{}');
+	diff := orders.diff;
+	IF worktree.status = 'active' THEN
+		agent := orders.agent;
+	ELSE
+		prepare := orders.worktree;
+	END IF;
+END
+$$;
+-- The rows that a claim refers to are locked here: whoever holds a lock on one delays its tasks, not the others.
+CREATE FUNCTION boocoder._obstructed(t boocoder.tasks) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	-- mostly both are free
+	IF t.session_id IS NOT NULL AND t.chat_id IS NULL THEN
+		PERFORM 1 FROM boocoder.projects p, boocoder.sessions s
+		 WHERE p.id = t.project_id AND s.id = t.session_id
+		   AND NOT EXISTS (SELECT 1 FROM boocoder.worktrees w
+							WHERE w.session_id = s.id AND w.deleted_at IS NULL AND w.status = 'removing')
+		   FOR KEY SHARE OF p, s SKIP LOCKED;
+	ELSIF t.session_id IS NOT NULL THEN
+		PERFORM 1 FROM boocoder.projects p, boocoder.sessions s, boocoder.chats c
+		 WHERE p.id = t.project_id AND s.id = t.session_id AND c.id = t.chat_id
+		   AND NOT EXISTS (SELECT 1 FROM boocoder.worktrees w
+							WHERE w.session_id = s.id AND w.deleted_at IS NULL AND w.status = 'removing')
+		   FOR KEY SHARE OF p, s, c SKIP LOCKED;
+	ELSE
+		PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
+	END IF;
+	IF FOUND THEN
+		RETURN NULL;
+	END IF;
+	PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
+	RETURN CASE WHEN FOUND THEN 'session' ELSE 'project' END;
+END
+$$;
+-- The pending task that is next: by priority, then age, one of a session at a time.
+-- The arrays name tasks, sessions and projects that are to wait in this pass; scheduled tasks are left out unless asked for.
+CREATE FUNCTION boocoder._candidate(skipped bigint[], skipped_sessions bigint[], skipped_projects bigint[], scheduled boolean)
+RETURNS boocoder.tasks
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	ready boocoder.tasks;
+	due boocoder.tasks;
+BEGIN
+	SELECT * INTO ready FROM boocoder.tasks t
+	 WHERE t.state = 'pending' AND t.run_at IS NULL AND t.id <> ALL (skipped)
+	   AND t.project_id <> ALL (skipped_projects)
+	   AND (t.session_id IS NULL OR t.session_id <> ALL (skipped_sessions))
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
+						WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
+	 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
+	IF NOT scheduled THEN
+		RETURN ready;
+	END IF;
+	SELECT * INTO due FROM boocoder.tasks t
+	 WHERE t.state = 'pending' AND t.run_at <= now() AND t.id <> ALL (skipped)
+	   AND t.project_id <> ALL (skipped_projects)
+	   AND (t.session_id IS NULL OR t.session_id <> ALL (skipped_sessions))
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
+						WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
+	 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
+	IF ready.id IS NULL OR (due.priority, -due.id) > (ready.priority, -ready.id) THEN
+		RETURN due;
+	END IF;
+	RETURN ready;
+END
+$$;
+-- Jobs: what decisions cause in repositories, and looking at agents.  For the dispatcher only.
+CREATE OR REPLACE FUNCTION boocoder._make_jobs() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	decision record;
+	the_job bigint;
+	free_rows bigint;
+BEGIN
+	-- what one transaction decided about one worktree is one job: all of it or nothing
+	FOR decision IN
+		SELECT c.worktree_id, c.decided_at, c.base_commit, w.project_id, count(*) AS n
+		  FROM boocoder.pending_changes c JOIN boocoder.worktrees w ON w.id = c.worktree_id
+		 WHERE c.status = 'applying' AND c.job_id IS NULL
+		 GROUP BY 1, 2, 3, 4 ORDER BY 2, 1
+	LOOP
+		-- a client that holds a lock on one of them delays this decision only
+		PERFORM 1 FROM boocoder.worktrees w WHERE w.id = decision.worktree_id FOR KEY SHARE SKIP LOCKED;
+		CONTINUE WHEN NOT FOUND;
+		WITH free AS (
+			SELECT c.id FROM boocoder.pending_changes c
+			 WHERE c.worktree_id = decision.worktree_id AND c.decided_at = decision.decided_at
+			   AND c.base_commit IS NOT DISTINCT FROM decision.base_commit
+			   AND c.status = 'applying' AND c.job_id IS NULL
+			   FOR NO KEY UPDATE SKIP LOCKED
+		) SELECT count(*) INTO free_rows FROM free;
+		CONTINUE WHEN free_rows < decision.n;
+		INSERT INTO boocoder.jobs (kind, project_id, worktree_id)
+		VALUES ('apply', decision.project_id, decision.worktree_id) RETURNING id INTO the_job;
+		UPDATE boocoder.pending_changes c SET job_id = the_job
+		 WHERE c.worktree_id = decision.worktree_id AND c.decided_at = decision.decided_at
+		   AND c.base_commit IS NOT DISTINCT FROM decision.base_commit
+		   AND c.status = 'applying' AND c.job_id IS NULL;
+	END LOOP;
+	INSERT INTO boocoder.jobs (kind, project_id, worktree_id)
+	SELECT CASE WHEN w.teardown_done_at IS NULL AND w.setup_done_at IS NOT NULL AND cardinality(p.teardown) > 0
+				THEN 'teardown' ELSE 'remove' END, w.project_id, w.id
+	  FROM boocoder.worktrees w JOIN boocoder.projects p ON p.id = w.project_id
+	 WHERE w.status = 'removing' AND w.deleted_at IS NULL
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j
+						WHERE j.worktree_id = w.id AND j.kind IN ('teardown', 'remove') AND j.state IN ('queued', 'running'))
+	   -- claimed before the removal was committed: the agent ends first
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks t
+						WHERE t.session_id = w.session_id AND t.state IN ('running', 'blocked'))
+	   FOR KEY SHARE OF w SKIP LOCKED;
+END
+$$;
+CREATE FUNCTION boocoder._array(value jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE jsonb_typeof(value) WHEN 'array' THEN value ELSE '[]' END
+$$;
+CREATE FUNCTION boocoder._probe_order(v boocoder.providers, host jsonb) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT jsonb_build_object(
+		'role', 'probe', 'provider', v.name, 'agent_kind', v.kind, 'transport', v.transport, 'command', to_jsonb(a.argv),
+		'program', a.argv[1], 'version_args', to_jsonb(v.version_args), 'env', v.env, 'cwd', a.root || '/probes/' || v.name,
+		'sandbox', boocoder._sandbox(v, a.root, 'probe-' || v.name, host),
+		'limits', (host -> 'limits') || jsonb_build_object('deadline_ms', host -> 'probe_timeout_ms'),
+		'models_url', v.models_url, 'models_key', v.models_key, 'models_prefix', v.models_prefix)
+	  FROM (SELECT boocoder._argv(v, NULL) AS argv,
+				   CASE WHEN cardinality(v.launch_prefix) > 0 THEN '~/.local/share/boocoder/' || (host ->> 'origin')
+						ELSE host ->> 'worktree_root' END AS root) a
+$$;
+CREATE FUNCTION boocoder._job_order(j boocoder.jobs, host jsonb, OUT job_order jsonb, OUT prefix text[]) RETURNS record
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	p boocoder.projects;
+	w boocoder.worktrees;
+	v boocoder.providers;
+	root text;
+BEGIN
+	IF j.kind = 'probe' THEN
+		SELECT * INTO STRICT v FROM boocoder.providers x WHERE x.name = j.provider;
+		job_order := boocoder._probe_order(v, host);
+		prefix := nullif(v.launch_prefix, '{}');
+		RETURN;
+	END IF;
+	SELECT * INTO STRICT p FROM boocoder.projects x WHERE x.id = j.project_id;
+	SELECT * INTO STRICT w FROM boocoder.worktrees x WHERE x.id = j.worktree_id;
+	prefix := nullif(p.launch_prefix, '{}');
+	root := boocoder._root(w.path);
+	IF j.kind = 'teardown' THEN
+		job_order := jsonb_build_object(
+			'role', 'agent', 'transport', 'none', 'stage', 'teardown', 'command', '[]'::jsonb, 'env', '{}'::jsonb,
+			'cwd', w.path, 'git_dir', w.git_dir, 'admin_dir', w.admin_dir,
+			'setup', to_jsonb(p.teardown), 'setup_timeout_ms', host -> 'setup_timeout_ms',
+			'place', jsonb_build_object('project', p.name, 'session', w.session_id, 'branch', w.branch,
+				'base_commit', w.base_commit, 'port_first', w.port_first, 'port_count', w.port_count),
+			'sandbox', (host -> 'sandbox') || jsonb_build_object('home', root || '/homes/s' || w.session_id),
+			'limits', host -> 'limits');
+		RETURN;
+	END IF;
+	job_order := jsonb_build_object(
+		'role', j.kind, 'resume', j.resumed, 'root', root, 'delete_branch', true,
+		'home', root || '/homes/s' || w.session_id,
+		'base_commit', (SELECT min(c.base_commit) FROM boocoder.pending_changes c WHERE c.job_id = j.id),
+		'project', jsonb_build_object('id', p.id, 'path', p.path),
+		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,
+			'admin_dir', w.admin_dir, 'diff_base', coalesce(w.diff_base, w.base_commit)),
+		'changes', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', c.id, 'path', c.path,
+						'old_path', c.old_path, 'kind', c.kind, 'diff', c.diff) ORDER BY c.id), '[]')
+					  FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying'));
+END
+$$;
+CREATE FUNCTION boocoder._probed(provider text, result jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	a boocoder.available_agents;
+	ok boolean := coalesce((result ->> 'ok')::boolean, false);
+BEGIN
+	SELECT v.name, v.label, v.transport INTO a.name, a.label, a.transport FROM boocoder.providers v WHERE v.name = _probed.provider;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	a.status := CASE WHEN ok AND result ->> 'status' IN ('ready', 'unavailable') THEN result ->> 'status' ELSE 'error' END;
+	INSERT INTO boocoder.available_agents (name, label, transport, install_path, version, supports_acp, models, modes, commands,
+		current_model, current_mode, capabilities, auth_methods, status, reason, message, probed_at)
+	VALUES (a.name, a.label, a.transport, result ->> 'install_path', result ->> 'version',
+		coalesce((result ->> 'supports_acp')::boolean, false),
+		boocoder._array(result -> 'models'), boocoder._array(result -> 'modes'), boocoder._array(result -> 'commands'),
+		result ->> 'current_model', result ->> 'current_mode', coalesce(result -> 'capabilities', '{}'),
+		boocoder._array(result -> 'auth_methods'), a.status, result ->> 'reason',
+		nullif(concat_ws(E'\n', result ->> 'message', result ->> 'hint'), ''), now())
+	ON CONFLICT (name) DO UPDATE
+	   SET label = EXCLUDED.label, transport = EXCLUDED.transport, install_path = EXCLUDED.install_path, version = EXCLUDED.version,
+		   supports_acp = EXCLUDED.supports_acp, models = EXCLUDED.models, modes = EXCLUDED.modes, commands = EXCLUDED.commands,
+		   current_model = EXCLUDED.current_model, current_mode = EXCLUDED.current_mode, capabilities = EXCLUDED.capabilities,
+		   auth_methods = EXCLUDED.auth_methods, status = EXCLUDED.status, reason = EXCLUDED.reason, message = EXCLUDED.message,
+		   probed_at = EXCLUDED.probed_at;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder._job_done(job_id bigint, result jsonb) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	j boocoder.jobs;
+	ok boolean := coalesce((result ->> 'ok')::boolean, false);
+	note text := concat_ws(': ', result ->> 'reason', result ->> 'message');
+BEGIN
+	SELECT * INTO j FROM boocoder.jobs x WHERE x.id = job_id AND x.state = 'running' FOR NO KEY UPDATE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN CASE WHEN EXISTS (SELECT 1 FROM boocoder.jobs x WHERE x.id = job_id AND x.state = 'running')
+			THEN NULL ELSE 'stale' END;
+	END IF;
+	IF j.kind = 'probe' THEN
+		PERFORM boocoder._probed(j.provider, result);
+		-- the row it was asked for in says all there is to say
+		DELETE FROM boocoder.jobs x WHERE x.id = j.id;
+		RETURN CASE WHEN ok THEN 'done' ELSE 'failed' END;
+	END IF;
+	PERFORM 1 FROM boocoder.worktrees w WHERE w.id = j.worktree_id FOR NO KEY UPDATE SKIP LOCKED;
+	IF NOT FOUND OR (SELECT count(*) FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying')
+		> (SELECT count(*) FROM (SELECT 1 FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying'
+									FOR NO KEY UPDATE SKIP LOCKED) free) THEN
+		RETURN NULL;
+	END IF;
+	-- A runner that was killed may have written half of the files: the next one finishes that.
+	IF NOT ok AND NOT j.resumed AND result ->> 'reason' IN ('runner_crashed', 'git_timeout', 'runner_start_failed') THEN
+		UPDATE boocoder.jobs x SET state = 'queued', resumed = true, error = note WHERE x.id = j.id;
+		RETURN 'failed';
+	END IF;
+	IF j.kind = 'teardown' THEN
+		-- what a teardown leaves undone keeps nobody from removing the worktree
+		ok := ok AND result ->> 'outcome' = 'completed';
+		UPDATE boocoder.worktrees w SET teardown_done_at = now() WHERE w.id = j.worktree_id;
+		PERFORM boocoder._wake_now();
+	ELSIF j.kind = 'apply' AND ok THEN
+		UPDATE boocoder.pending_changes c SET status = 'applied' WHERE c.job_id = j.id AND c.status = 'applying';
+		UPDATE boocoder.worktrees w SET diff_base = coalesce(result ->> 'diff_base', w.diff_base) WHERE w.id = j.worktree_id;
+	ELSIF j.kind = 'apply' THEN
+		UPDATE boocoder.pending_changes c SET status = 'conflict', error = x.text
+		  FROM (SELECT (e ->> 'id')::bigint AS id, concat_ws(' at ', e ->> 'message', e ->> 'hunk') AS text
+				  FROM jsonb_array_elements(coalesce(result -> 'conflicts', '[]')) e) x
+		 WHERE c.id = x.id AND c.job_id = j.id AND c.status = 'applying';
+		-- Nothing was touched.  Who is not to blame waits for the next decision.
+		UPDATE boocoder.pending_changes c
+		   SET status = CASE WHEN jsonb_array_length(coalesce(result -> 'conflicts', '[]')) > 0 THEN 'pending' ELSE 'conflict' END,
+			   error = CASE WHEN jsonb_array_length(coalesce(result -> 'conflicts', '[]')) > 0
+							THEN 'not applied: another file of the same decision is in conflict' ELSE note END
+		 WHERE c.job_id = j.id AND c.status = 'applying';
+	ELSIF ok THEN
+		UPDATE boocoder.worktrees w
+		   SET status = 'removed', deleted_at = now(), archived_ref = result ->> 'archived'
+		 WHERE w.id = j.worktree_id;
+	ELSE
+		UPDATE boocoder.worktrees w SET status = 'active' WHERE w.id = j.worktree_id;
+	END IF;
+	UPDATE boocoder.jobs x
+	   SET state = CASE WHEN ok THEN 'done' ELSE 'failed' END, error = CASE WHEN NOT ok THEN note END, ended_at = now()
+	 WHERE x.id = j.id;
+	RETURN CASE WHEN ok THEN 'done' ELSE 'failed' END;
+END
+$$;
+CREATE FUNCTION boocoder._withdraw(t boocoder.tasks) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE boocoder.permission_requests r SET status = 'cancelled', delivered_at = now()
+	 WHERE r.id IN (SELECT q.id FROM boocoder.permission_requests q
+					 WHERE q.task_id = t.id AND q.status = 'pending' FOR NO KEY UPDATE SKIP LOCKED);
+	UPDATE boocoder.agent_sessions s SET status = 'closed', last_active_at = now()
+	 WHERE (s.chat_id, s.agent) IN (SELECT q.chat_id, q.agent FROM boocoder.agent_sessions q
+									 WHERE q.chat_id = t.chat_id AND q.agent = t.agent AND q.status = 'active'
+									   FOR NO KEY UPDATE SKIP LOCKED);
+END
+$$;
+-- A claim with a number below boocoder_dispatcher.first_fence belongs to a dispatcher that is gone.  The number
+-- is kept in the session of the dispatcher, as it dies with it.
+CREATE OR REPLACE FUNCTION boocoder._reconcile() RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks;
+	first_fence bigint := coalesce(nullif(current_setting('boocoder_dispatcher.first_fence', true), '')::bigint, 0);
+	touched bigint := 0;
+BEGIN
+	FOR t IN
+		SELECT * FROM boocoder.tasks x
+		 WHERE x.state IN ('running', 'blocked') AND coalesce(x.fence, 0) < first_fence
+		   FOR NO KEY UPDATE SKIP LOCKED
+	LOOP
+		-- what is locked is left to the next call
+		PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
+		CONTINUE WHEN NOT FOUND;
+		UPDATE boocoder.messages m SET status = 'failed', finished_at = now()
+		 WHERE m.id = t.message_id AND m.status = 'streaming';
+		PERFORM boocoder._charge(t.id, NULL, NULL);
+		PERFORM boocoder._withdraw(t);
+		UPDATE boocoder.tasks x
+		   SET state = CASE WHEN t.retry_requested THEN 'pending'
+							WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled'
+							WHEN t.attempt < t.max_attempts THEN 'pending' ELSE 'failed' END,
+			   failure_reason = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'interrupted' END,
+			   error = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled on request'
+							ELSE 'the dispatcher ended while the task was running' END
+		 WHERE x.id = t.id;
+		touched := touched + 1;
+	END LOOP;
+	RETURN touched;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder._start(pid integer) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	touched bigint;
+	more bigint;
+BEGIN
+	PERFORM boocoder._leave_the_original();
+	-- One dispatcher serves a database, so whatever runs now belongs to one that is gone.
+	PERFORM set_config('boocoder_dispatcher.first_fence', nextval('boocoder.fence_seq')::text, false);
+	touched := boocoder._reconcile();
+	UPDATE boocoder.jobs j SET state = 'queued', resumed = true WHERE j.state = 'running';
+	GET DIAGNOSTICS more = ROW_COUNT;
+	IF (boocoder._host() ->> 'probe_ttl_ms')::bigint > 0 THEN
+		PERFORM boocoder._probe(NULL);
+	END IF;
+	RETURN touched + more;
+END
+$$;
+-- Only claims when not everything is asked for: that is what a commit of tasks waits for.
+CREATE FUNCTION boocoder._next_actions(free_slots integer, free_jobs integer, everything boolean DEFAULT true)
+RETURNS TABLE (kind text, task_id bigint, fence bigint, job_id bigint,
+			   prepare jsonb, agent jsonb, diff jsonb, git_prefix text[], agent_prefix text[], delay_ms bigint)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	host jsonb;
+	skipped bigint[] := '{}';
+	skipped_sessions bigint[] := '{}';
+	skipped_projects bigint[] := '{}';
+	looks integer := 0;
+	obstructed text;
+	t boocoder.tasks;
+	j boocoder.jobs;
+	next_due timestamptz;
+BEGIN
+	IF everything THEN
+		IF EXISTS (SELECT 1 FROM boocoder.tasks x WHERE x.state IN ('running', 'blocked')
+					AND coalesce(x.fence, 0) < coalesce(nullif(current_setting('boocoder_dispatcher.first_fence', true), '')::bigint, 0)) THEN
+			PERFORM boocoder._reconcile();
+		END IF;
+		FOR task_id, fence IN
+			SELECT x.id, x.fence FROM boocoder.tasks x
+			 WHERE x.cancel_requested_at IS NOT NULL AND x.state IN ('running', 'blocked')
+		LOOP
+			kind := 'cancel';
+			RETURN NEXT;
+		END LOOP;
+		FOR kind, task_id, fence, prepare IN SELECT a.kind, a.task_id, a.fence, a.answer FROM boocoder._attend() a LOOP
+			RETURN NEXT;
+		END LOOP;
+	END IF;
+
+	-- One claim, or a limited number of tasks that can't run: no transaction is to get old.
+	WHILE free_slots > 0 AND looks < 100 LOOP
+		looks := looks + 1;
+		t := boocoder._candidate(skipped, skipped_sessions, skipped_projects, everything);
+		EXIT WHEN t.id IS NULL;
+		skipped := skipped || t.id;
+		obstructed := boocoder._obstructed(t);
+		IF obstructed = 'project' THEN
+			skipped_projects := skipped_projects || t.project_id;
+			CONTINUE;
+		ELSIF obstructed = 'session' THEN
+			skipped_sessions := skipped_sessions || t.session_id;
+			CONTINUE;
+		END IF;
+		host := coalesce(host, boocoder._host());
+		-- What is wrong with one task is that task's failure.
+		BEGIN
+			SELECT c.fence, c.prepare, c.agent, c.diff, c.git_prefix, c.agent_prefix
+			  INTO fence, prepare, agent, diff, git_prefix, agent_prefix
+			  FROM boocoder._claim(t, host) c;
+		EXCEPTION
+			WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
+				fence := NULL;
+			WHEN OTHERS THEN
+				fence := NULL;
+				BEGIN
+					PERFORM boocoder._fail(t.id, 'internal_error', SQLERRM);
+				EXCEPTION WHEN OTHERS THEN
+					RAISE LOG 'boocoder: task % can neither run nor fail: %', t.id, SQLERRM;
+				END;
+		END;
+		IF fence IS NOT NULL THEN
+			kind := 'task';
+			task_id := t.id;
+			RETURN NEXT;
+			-- Its agent is not to wait for the rest of this pass, nor for the claims of the others.
+			RETURN;
+		END IF;
+	END LOOP;
+
+	IF NOT everything AND looks < 100 THEN
+		RETURN;
+	END IF;
+
+	kind := 'job';
+	task_id := NULL;
+	fence := NULL;
+	agent := NULL;
+	diff := NULL;
+	prepare := NULL;
+	IF free_jobs > 0 AND (EXISTS (SELECT 1 FROM boocoder.pending_changes c WHERE c.status = 'applying' AND c.job_id IS NULL)
+			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'removing' AND w.deleted_at IS NULL)) THEN
+		BEGIN
+			PERFORM boocoder._make_jobs();
+		EXCEPTION WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
+			NULL;				-- later; the tasks claimed above are not to suffer from it
+		END;
+	END IF;
+	FOR j IN
+		-- one at a time in a project; looking at agents does not wait for that
+		SELECT DISTINCT ON (coalesce(q.project_id, -q.id)) q.* FROM boocoder.jobs q
+		 WHERE q.state = 'queued' AND free_jobs > 0
+		   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs r WHERE r.project_id = q.project_id AND r.state = 'running')
+		 ORDER BY coalesce(q.project_id, -q.id), q.id LIMIT free_jobs
+	LOOP
+		UPDATE boocoder.jobs q SET state = 'running' WHERE q.id = j.id;
+		job_id := j.id;
+		host := coalesce(host, boocoder._host());
+		SELECT o.job_order, o.prefix INTO prepare, git_prefix FROM boocoder._job_order(j, host) o;
+		RETURN NEXT;
+	END LOOP;
+
+	IF looks = 100 THEN
+		next_due := now();
+	ELSE
+		SELECT least((SELECT min(x.run_at) FROM boocoder.tasks x
+					   WHERE x.state = 'pending' AND x.run_at IS NOT NULL AND x.run_at > now()),
+					 (SELECT min(r.deadline) FROM boocoder.permission_requests r
+					   WHERE r.status = 'pending' AND r.deadline IS NOT NULL AND r.deadline > now())) INTO next_due;
+	END IF;
+	IF next_due IS NOT NULL THEN
+		kind := 'due';
+		job_id := NULL;
+		prepare := NULL;
+		delay_ms := greatest(1, ceil(extract(epoch FROM next_due - clock_timestamp()) * 1000))::bigint;
+		RETURN NEXT;
+	END IF;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder._prepared(task_id bigint, fence bigint, result jsonb)
+RETURNS TABLE (agent jsonb, diff jsonb)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks;
+BEGIN
+	PERFORM set_config('synchronous_commit', 'off', true);
+	SELECT * INTO t FROM boocoder.tasks x WHERE x.id = _prepared.task_id AND x.fence = _prepared.fence;
+	IF NOT FOUND OR NOT coalesce((result ->> 'ok')::boolean, false) THEN
+		RETURN;
+	END IF;
+	UPDATE boocoder.worktrees w
+	   SET status = 'active', branch = coalesce(result ->> 'branch', w.branch), path = coalesce(result ->> 'path', w.path),
+		   base_commit = coalesce(w.base_commit, result ->> 'base_commit'),
+		   diff_base = coalesce(w.diff_base, result ->> 'base_commit'),
+		   git_dir = result ->> 'git_dir', admin_dir = result ->> 'admin_dir',
+		   setup_done_at = CASE WHEN (result ->> 'created')::boolean THEN NULL ELSE w.setup_done_at END
+	 WHERE w.session_id = t.session_id AND w.deleted_at IS NULL;
+	IF t.cancel_requested_at IS NOT NULL THEN
+		RETURN;
+	END IF;
+	RETURN QUERY
+	SELECT o.agent, o.diff
+	  FROM boocoder.projects p
+	  JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
+	  JOIN boocoder.providers v ON v.name = t.agent
+	  LEFT JOIN boocoder.available_agents a ON a.name = v.name
+	  LEFT JOIN boocoder.agent_sessions m ON m.chat_id = t.chat_id AND m.agent = v.name
+	 CROSS JOIN boocoder._orders(t, p, w, v, boocoder._argv(v, a.install_path), coalesce(t.mode, m.wanted_mode), boocoder._host()) o
+	 WHERE p.id = t.project_id;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder._append(task_ids bigint[], fences bigint[], payloads jsonb[]) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	last_seq bigint;
+	first_seq bigint;
+	tasks bigint[];
+	telling text[] := ARRAY['permission_request', 'permission_withdrawn', 'mode', 'modes', 'mode_failed', 'models', 'command',
+							'title', 'plan'];
+	noteworthy boolean;
+	event boocoder.events;
+BEGIN
+	-- for the transaction: a SET clause would end with the function, before the commit
+	PERFORM set_config('synchronous_commit', 'off', true);
+	WITH batch AS MATERIALIZED (
+		SELECT b.n, t.id, t.chat_id, t.message_id, b.payload
+		  FROM unnest(task_ids, fences, payloads) WITH ORDINALITY AS b (task_id, fence, payload, n)
+		  JOIN boocoder.tasks t ON t.id = b.task_id AND t.fence = b.fence
+	), new_events AS (
+		INSERT INTO boocoder.events (task_id, chat_id, kind, payload)
+		SELECT b.id, b.chat_id, e ->> 'kind', e -> 'payload'
+		  FROM batch b, jsonb_array_elements(coalesce(b.payload -> 'events', '[]')) WITH ORDINALITY AS x (e, k)
+		 ORDER BY b.n, x.k
+		RETURNING seq, task_id, kind
+	), new_parts AS (
+		INSERT INTO boocoder.message_parts (message_id, task_id, seq, kind, payload)
+		SELECT b.message_id, b.id, (p ->> 'seq')::integer, p ->> 'kind', p -> 'payload'
+		  FROM batch b, jsonb_array_elements(coalesce(b.payload -> 'parts', '[]')) WITH ORDINALITY AS x (p, k)
+		 ORDER BY b.n, x.k
+	)
+	SELECT min(seq), max(seq), array_agg(DISTINCT task_id), bool_or(kind = ANY (telling))
+	  INTO first_seq, last_seq, tasks, noteworthy FROM new_events;
+	IF noteworthy THEN
+		FOR event IN SELECT * FROM boocoder.events x
+					  WHERE x.seq BETWEEN first_seq AND last_seq AND x.kind = ANY (telling) ORDER BY x.seq
+		LOOP
+			PERFORM boocoder._note(event);
+		END LOOP;
+	END IF;
+
+	-- A listener that does not read must not make our commits fail: the queue has an end.
+	IF last_seq IS NOT NULL AND pg_notification_queue_usage() < 0.5 THEN
+		PERFORM pg_notify('boocoder_events', jsonb_build_object('seq', last_seq, 'tasks', tasks[1:200],
+			'more', cardinality(tasks) > 200)::text);
+	END IF;
+	RETURN last_seq;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder._settle(task_id bigint, fence bigint, result jsonb, diff jsonb) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks;
+	outcome text := CASE WHEN (result ->> 'ok')::boolean THEN result ->> 'outcome' ELSE 'failed' END;
+	reason text := result ->> 'reason';
+	message text := result ->> 'message';
+BEGIN
+	SELECT * INTO t FROM boocoder.tasks x
+	 WHERE x.id = _settle.task_id AND x.fence = _settle.fence FOR NO KEY UPDATE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN CASE WHEN EXISTS (SELECT 1 FROM boocoder.tasks x WHERE x.id = _settle.task_id AND x.fence = _settle.fence)
+			THEN NULL ELSE 'stale' END;
+	END IF;
+	-- Rows that others may lock: look before waiting.
+	PERFORM 1 FROM boocoder.sessions s WHERE s.id = t.session_id FOR KEY SHARE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN NULL;
+	END IF;
+	PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN NULL;
+	END IF;
+	IF EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL) THEN
+		PERFORM 1 FROM boocoder.worktrees w
+		 WHERE w.session_id = t.session_id AND w.deleted_at IS NULL FOR NO KEY UPDATE SKIP LOCKED;
+		IF NOT FOUND THEN
+			RETURN NULL;
+		END IF;
+	END IF;
+
+	-- a worktree's result: there was nothing to run any more
+	IF outcome IS NULL THEN
+		outcome := CASE WHEN t.cancel_requested_at IS NULL THEN 'failed' ELSE 'cancelled' END;
+		reason := CASE outcome WHEN 'failed' THEN 'internal_error' ELSE 'cancelled' END;
+	END IF;
+	IF (diff ->> 'ok')::boolean THEN
+		PERFORM boocoder._store_changes(t, diff);
+	ELSIF diff IS NOT NULL AND outcome <> 'failed' THEN
+		-- never completed without its diff
+		outcome := 'failed';
+		reason := coalesce(diff ->> 'reason', 'internal_error');
+		message := diff ->> 'message';
+	END IF;
+	IF outcome = 'completed' THEN
+		reason := NULL;
+		message := NULL;
+	END IF;
+	IF result ? 'usage' OR reason = 'runner_crashed' THEN
+		PERFORM boocoder._charge(t.id, result -> 'usage', result ->> 'agent_session_id');
+	END IF;
+	-- The setup is done when the agent was started after it; a sandbox that failed, or a cancel, may have come before.
+	UPDATE boocoder.worktrees w SET setup_done_at = now()
+	 WHERE w.session_id = t.session_id AND w.deleted_at IS NULL AND w.setup_done_at IS NULL
+	   AND (outcome = 'completed' OR EXISTS (
+			SELECT 1 FROM boocoder.events e
+			 WHERE e.task_id = t.id AND e.kind = 'status' AND e.payload ->> 'phase' = 'spawned' AND e.created_at >= t.started_at));
+	UPDATE boocoder.messages m
+	   SET status = CASE outcome WHEN 'completed' THEN 'complete' ELSE outcome END, finished_at = now()
+	 WHERE m.id = t.message_id;
+	PERFORM boocoder._withdraw(t);
+	IF t.retry_requested AND outcome <> 'completed' THEN
+		-- asked for while it waited for a person
+		UPDATE boocoder.tasks x SET state = 'pending', transport = coalesce(result ->> 'transport', x.transport) WHERE x.id = t.id;
+		RETURN 'pending';
+	END IF;
+	UPDATE boocoder.tasks x
+	   SET state = outcome, failure_reason = reason, transport = coalesce(result ->> 'transport', x.transport),
+		   error = nullif(concat_ws(E'\n', message, result ->> 'detail', result ->> 'hint',
+						  CASE WHEN outcome = 'failed' THEN nullif(right(result ->> 'stderr_tail', 4000), '') END), ''),
+		   output_summary = coalesce(nullif(result ->> 'summary', ''), x.output_summary)
+	 WHERE x.id = t.id;
+	IF pg_notification_queue_usage() < 0.5 THEN
+		PERFORM pg_notify('boocoder_events', jsonb_build_object('tasks', ARRAY[t.id], 'state', outcome)::text);
+	END IF;
+	RETURN outcome;
+END
+$$;
+-- What agents tell besides their work: requests for a person, modes, commands.  For the dispatcher only.
+CREATE FUNCTION boocoder._paths(tool_call jsonb, worktree text) RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(array_agg(DISTINCT CASE WHEN starts_with(p.path, worktree || '/') THEN substr(p.path, length(worktree) + 2)
+											ELSE p.path END), '{}')
+	  FROM (SELECT jsonb_path_query(tool_call, 'lax $.locations[*].path') #>> '{}'
+			UNION ALL
+			SELECT jsonb_path_query(tool_call, 'lax $.content[*].path') #>> '{}'
+			UNION ALL
+			SELECT jsonb_path_query(tool_call, 'lax $.raw_input ? (@.type() == "object").keyvalue() ? (@.key like_regex "^(file_?path|path|abs_path|notebook_path)$" flag "i").value') #>> '{}'
+		   ) p (path)
+	 WHERE p.path IS NOT NULL
+$$;
+CREATE FUNCTION boocoder._command(tool_call jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE jsonb_typeof(tool_call #> '{raw_input,command}')
+		WHEN 'string' THEN tool_call #>> '{raw_input,command}'
+		WHEN 'array' THEN (SELECT string_agg(c, ' ') FROM jsonb_array_elements_text(tool_call #> '{raw_input,command}') c)
+		ELSE CASE WHEN tool_call ->> 'kind' = 'execute' THEN tool_call ->> 'title' END
+	END
+$$;
+-- The most conditions win, then the narrowest scope, then the strictest answer.  What a user said of a task never
+-- turns the reject of an administrator into something milder.
+CREATE FUNCTION boocoder._verdict(t boocoder.tasks, tool_call jsonb, OUT answer text, OUT rule text) RETURNS record
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	paths text[];
+	kind text := coalesce(tool_call ->> 'kind', 'other');
+	command text := boocoder._command(tool_call);
+	c record;
+BEGIN
+	SELECT boocoder._paths(tool_call, w.path) INTO paths
+	  FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL;
+	FOR c IN
+		SELECT r.answer, 'rule ' || r.id AS name,
+			   (r.tool_kind IS NOT NULL)::integer + (r.path_pattern IS NOT NULL)::integer
+				+ (r.command_pattern IS NOT NULL)::integer AS conditions,
+			   CASE WHEN r.task_id IS NOT NULL THEN 3 WHEN r.project_id IS NOT NULL THEN 2
+					WHEN r.provider IS NOT NULL THEN 1 ELSE 0 END AS scope
+		  FROM boocoder.permission_rules r
+		 WHERE (r.task_id IS NULL OR r.task_id = t.id) AND (r.project_id IS NULL OR r.project_id = t.project_id)
+		   AND (r.provider IS NULL OR r.provider = t.agent)
+		   AND (r.tool_kind IS NULL OR r.tool_kind = kind)
+		   AND (r.command_pattern IS NULL OR command LIKE r.command_pattern)
+		   AND (r.path_pattern IS NULL OR CASE r.answer
+				WHEN 'allow' THEN cardinality(paths) > 0 AND NOT EXISTS (
+					SELECT 1 FROM unnest(paths) x WHERE x NOT LIKE r.path_pattern OR x ~ '(^|/)\.\.(/|$)')
+				ELSE EXISTS (SELECT 1 FROM unnest(paths) x WHERE x LIKE r.path_pattern) END)
+		UNION ALL
+		SELECT t.permission_policy, 'policy of the task', 0, 3 WHERE t.permission_policy IS NOT NULL
+		UNION ALL
+		SELECT p.permission_policy, 'policy of the project', 0, 2
+		  FROM boocoder.projects p WHERE p.id = t.project_id AND p.permission_policy IS NOT NULL
+		UNION ALL
+		SELECT v.permission_policy, 'policy of the provider', 0, 1 FROM boocoder.providers v WHERE v.name = t.agent
+		 ORDER BY 3 DESC, 4 DESC, 1 DESC		-- reject, ask, allow: the alphabet has them from strict to mild
+	LOOP
+		IF answer IS NULL THEN
+			answer := c.answer;
+			rule := c.name;
+			EXIT WHEN c.scope < 3 OR c.answer = 'reject';
+		ELSIF c.scope < 3 THEN
+			IF c.answer = 'reject' THEN
+				answer := c.answer;
+				rule := c.name;
+			END IF;
+			EXIT;
+		END IF;
+	END LOOP;
+	answer := coalesce(answer, 'reject');
+END
+$$;
+-- Once rather than always: an answer is for this request.
+CREATE FUNCTION boocoder._option(options jsonb, answer text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT o ->> 'optionId' FROM jsonb_array_elements(options) WITH ORDINALITY AS x (o, n)
+	 WHERE o ->> 'kind' IN (answer || '_once', answer || '_always')
+	 ORDER BY o ->> 'kind' DESC, n LIMIT 1
+$$;
+CREATE FUNCTION boocoder._ask(t boocoder.tasks, payload jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r boocoder.permission_requests;
+	verdict record;
+	timeout_ms bigint := (boocoder._host() ->> 'permission_timeout_ms')::bigint;
+BEGIN
+	r.kind := CASE payload ->> 'kind' WHEN 'elicitation' THEN 'elicitation' ELSE 'permission' END;
+	r.options := boocoder._array(payload -> 'options');
+	r.status := 'pending';
+	IF r.kind = 'permission' THEN
+		verdict := boocoder._verdict(t, coalesce(payload -> 'tool_call', '{}'));
+		IF verdict.answer <> 'ask' THEN
+			r.status := 'answered';
+			r.chosen_option := boocoder._option(r.options, verdict.answer);
+			r.rule := verdict.rule;
+			r.answered_at := clock_timestamp();
+		END IF;
+	END IF;
+	INSERT INTO boocoder.permission_requests (task_id, fence, request, kind, message, schema, tool_call, options, status,
+		chosen_option, rule, answered_at, deadline)
+	VALUES (t.id, t.fence, coalesce(payload ->> 'request', ''), r.kind, payload ->> 'message', payload -> 'schema',
+		payload -> 'tool_call', r.options, r.status, r.chosen_option, r.rule, r.answered_at,
+		CASE WHEN r.status = 'pending' AND timeout_ms > 0 THEN clock_timestamp() + make_interval(secs => timeout_ms / 1000.0) END)
+	ON CONFLICT DO NOTHING;
+	PERFORM boocoder._wake_now();
+END
+$$;
+-- Rows that a client holds a lock on are left out: what they would have told is said again, or less than the others' events.
+CREATE FUNCTION boocoder._note(e boocoder.events) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks;
+BEGIN
+	SELECT * INTO t FROM boocoder.tasks x WHERE x.id = e.task_id;
+	IF e.kind = 'permission_request' THEN
+		PERFORM boocoder._ask(t, e.payload);
+		RETURN;
+	ELSIF e.kind = 'permission_withdrawn' THEN
+		UPDATE boocoder.permission_requests r SET status = 'cancelled', delivered_at = now()
+		 WHERE r.task_id = t.id AND r.fence = t.fence AND r.request = e.payload ->> 'request' AND r.status = 'pending';
+		PERFORM boocoder._wake_now();
+		RETURN;
+	END IF;
+
+	PERFORM 1 FROM boocoder.chats c WHERE c.id = t.chat_id FOR KEY SHARE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	PERFORM 1 FROM boocoder.agent_sessions s WHERE s.chat_id = t.chat_id AND s.agent = t.agent FOR NO KEY UPDATE SKIP LOCKED;
+	IF NOT FOUND THEN
+		PERFORM 1 FROM boocoder.agent_sessions s WHERE s.chat_id = t.chat_id AND s.agent = t.agent;
+		IF FOUND THEN
+			RETURN;
+		END IF;
+		INSERT INTO boocoder.agent_sessions (chat_id, agent, session_id, worktree_id, status)
+		VALUES (t.chat_id, t.agent, t.session_id,
+			(SELECT w.id FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL), 'active');
+	END IF;
+	IF e.kind = 'command' THEN
+		DELETE FROM boocoder.agent_commands c WHERE c.chat_id = t.chat_id AND c.agent = t.agent;
+		INSERT INTO boocoder.agent_commands (chat_id, agent, name, description, hint)
+		SELECT DISTINCT ON (c ->> 'name') t.chat_id, t.agent, c ->> 'name', c ->> 'description',
+			   coalesce(c ->> 'hint', c #>> '{input,hint}')
+		  FROM jsonb_array_elements(boocoder._array(e.payload -> 'commands')) WITH ORDINALITY AS x (c, n)
+		 WHERE c ->> 'name' IS NOT NULL ORDER BY c ->> 'name', n;
+		RETURN;
+	END IF;
+	UPDATE boocoder.agent_sessions s
+	   SET mode = CASE e.kind WHEN 'mode' THEN coalesce(e.payload ->> 'mode', s.mode)
+							  WHEN 'modes' THEN coalesce(e.payload ->> 'current', s.mode) ELSE s.mode END,
+		   wanted_mode = CASE e.kind WHEN 'mode_failed' THEN NULL ELSE s.wanted_mode END,
+		   mode_error = CASE e.kind WHEN 'mode_failed' THEN e.payload ->> 'message' WHEN 'mode' THEN NULL ELSE s.mode_error END,
+		   modes = CASE WHEN e.kind = 'modes' THEN boocoder._array(e.payload -> 'modes') ELSE s.modes END,
+		   models = CASE WHEN e.kind = 'models' THEN boocoder._array(e.payload -> 'models') ELSE s.models END,
+		   model = CASE e.kind WHEN 'models' THEN coalesce(e.payload ->> 'current', s.model) ELSE s.model END,
+		   title = CASE e.kind WHEN 'title' THEN e.payload ->> 'title' ELSE s.title END,
+		   plan = CASE e.kind WHEN 'plan' THEN e.payload -> 'entries' ELSE s.plan END,
+		   status = 'active',
+		   last_active_at = now()
+	 WHERE s.chat_id = t.chat_id AND s.agent = t.agent;
+END
+$$;
+-- What the dispatcher is to tell agents: answers, and modes asked for; and which tasks wait for a person now.
+CREATE FUNCTION boocoder._attend() RETURNS TABLE (kind text, task_id bigint, fence bigint, answer jsonb)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r record;
+BEGIN
+	FOR r IN
+		SELECT q.id, q.options FROM boocoder.permission_requests q
+		 WHERE q.status = 'pending' AND q.deadline <= now() FOR NO KEY UPDATE SKIP LOCKED
+	LOOP
+		UPDATE boocoder.permission_requests q
+		   SET status = 'expired', answered_at = now(), rule = 'deadline', chosen_option = boocoder._option(r.options, 'reject')
+		 WHERE q.id = r.id;
+	END LOOP;
+
+	kind := 'answer';
+	FOR r IN
+		SELECT q.id, q.task_id, q.fence, q.kind, q.request, q.chosen_option, q.content, q.rule
+		  FROM boocoder.permission_requests q JOIN boocoder.tasks t ON t.id = q.task_id AND t.fence = q.fence
+		 WHERE q.delivered_at IS NULL AND q.status IN ('answered', 'expired') ORDER BY q.id FOR NO KEY UPDATE OF q SKIP LOCKED
+	LOOP
+		UPDATE boocoder.permission_requests q SET delivered_at = now() WHERE q.id = r.id;
+		task_id := r.task_id;
+		fence := r.fence;
+		answer := jsonb_build_object('request', r.request, 'kind', r.kind, 'option', r.chosen_option,
+			'content', r.content, 'rule', r.rule);
+		RETURN NEXT;
+	END LOOP;
+	FOR r IN
+		SELECT s.chat_id, s.agent, s.wanted_mode, t.id, t.fence
+		  FROM boocoder.tasks t JOIN boocoder.agent_sessions s ON s.chat_id = t.chat_id AND s.agent = t.agent
+		 WHERE t.state IN ('running', 'blocked') AND s.mode_sent_at IS NULL AND s.wanted_mode IS NOT NULL
+		   AND s.mode_asked_at > t.started_at
+		   FOR NO KEY UPDATE OF s SKIP LOCKED
+	LOOP
+		UPDATE boocoder.agent_sessions s SET mode_sent_at = now() WHERE s.chat_id = r.chat_id AND s.agent = r.agent;
+		task_id := r.id;
+		fence := r.fence;
+		answer := jsonb_build_object('request', 'mode', 'mode', r.wanted_mode);
+		RETURN NEXT;
+	END LOOP;
+
+	answer := NULL;
+	FOR kind, task_id, fence IN
+		SELECT CASE t.state WHEN 'running' THEN 'blocked' ELSE 'unblocked' END, t.id, t.fence FROM boocoder.tasks t
+		 WHERE t.state IN ('running', 'blocked')
+		   AND (t.state = 'blocked') <> EXISTS (SELECT 1 FROM boocoder.permission_requests q
+												 WHERE q.task_id = t.id AND q.status = 'pending' AND q.fence = t.fence)
+		   FOR NO KEY UPDATE SKIP LOCKED
+	LOOP
+		UPDATE boocoder.tasks t SET state = CASE _attend.kind WHEN 'blocked' THEN 'blocked' ELSE 'running' END WHERE t.id = _attend.task_id;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+-- Projects and providers: for administrators.
+CREATE FUNCTION boocoder.add_project(name text, path text, base_branch text DEFAULT NULL,
+	default_agent text DEFAULT NULL, default_model text DEFAULT NULL, setup text[] DEFAULT '{}',
+	owner name DEFAULT NULL, shared boolean DEFAULT false, allowed_read_paths text[] DEFAULT '{}',
+	teardown text[] DEFAULT '{}', copy_files text[] DEFAULT '{}', permission_policy text DEFAULT NULL,
+	launch_prefix text[] DEFAULT '{}', worktree_root text DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	facts jsonb := boocoder._inspect(path, coalesce(launch_prefix, '{}'));
+	roots jsonb := boocoder._host() -> 'allowed_roots';
+	result bigint;
+BEGIN
+	IF NOT (facts ->> 'ok')::boolean THEN
+		RAISE EXCEPTION 'cannot use "%" as a project: %', path, facts ->> 'message'
+			USING ERRCODE = 'BC003', DETAIL = coalesce(facts ->> 'detail', facts ->> 'reason'),
+				  HINT = coalesce(facts ->> 'hint', 'It must be a git repository of the server''s operating system user, with a commit.');
+	ELSIF jsonb_array_length(roots) > 0 AND NOT EXISTS (
+			SELECT 1 FROM jsonb_array_elements_text(roots) r WHERE boocoder._below(facts ->> 'path', r)) THEN
+		RAISE EXCEPTION '"%" is outside of boocoder.allowed_roots', facts ->> 'path'
+			USING ERRCODE = 'BC003', HINT = 'Add its parent directory to boocoder.allowed_roots.';
+	ELSIF add_project.owner IS NOT NULL AND NOT EXISTS (SELECT 1 FROM pg_roles r WHERE r.rolname = add_project.owner) THEN
+		RAISE EXCEPTION 'role "%" does not exist', add_project.owner USING ERRCODE = 'undefined_object';
+	END IF;
+	INSERT INTO boocoder.projects (name, path, base_branch, default_agent, default_model, setup, owner, shared, allowed_read_paths,
+		teardown, copy_files, permission_policy, launch_prefix, worktree_root)
+	VALUES (add_project.name, facts ->> 'path', add_project.base_branch, add_project.default_agent, add_project.default_model,
+		coalesce(add_project.setup, '{}'), coalesce(add_project.owner, current_user), coalesce(add_project.shared, false),
+		coalesce(add_project.allowed_read_paths, '{}'), coalesce(add_project.teardown, '{}'), coalesce(add_project.copy_files, '{}'),
+		add_project.permission_policy, coalesce(add_project.launch_prefix, '{}'), add_project.worktree_root)
+	RETURNING id INTO result;
+	RETURN result;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder.register_provider(name text, transport text, command text[] DEFAULT '{}',
+	env jsonb DEFAULT '{}', label text DEFAULT NULL, models jsonb DEFAULT '[]') RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF EXISTS (SELECT 1 FROM jsonb_each(env) e
+				WHERE e.key !~ '^[A-Za-z_][A-Za-z0-9_]*$' OR jsonb_typeof(e.value) <> 'string'
+				  AND NOT coalesce(jsonb_typeof(e.value -> 'from_env') = 'string' OR jsonb_typeof(e.value -> 'from_file') = 'string', false)) THEN
+		RAISE EXCEPTION 'the environment of a provider is an object of names and strings' USING ERRCODE = 'BC005',
+			HINT = 'A value may also be {"from_env": "NAME"} or {"from_file": "/path"}.';
+	END IF;
+	INSERT INTO boocoder.providers AS p (name, label, transport, command, env, models)
+	VALUES (register_provider.name, coalesce(register_provider.label, register_provider.name),
+		register_provider.transport, register_provider.command, register_provider.env, register_provider.models)
+	ON CONFLICT ON CONSTRAINT providers_pkey DO UPDATE
+	   SET label = coalesce(register_provider.label, p.label), transport = EXCLUDED.transport,
+		   command = EXCLUDED.command, env = EXCLUDED.env, models = EXCLUDED.models;
+	RETURN register_provider.name;
+END
+$$;
+-- Tasks: enqueue, cancel, retry, wait, watch.
+CREATE FUNCTION boocoder.run(input text, project text, agent text DEFAULT NULL, model text DEFAULT NULL,
+	mode text DEFAULT NULL, session bigint DEFAULT NULL, chat bigint DEFAULT NULL, priority integer DEFAULT 0,
+	run_at timestamptz DEFAULT NULL, timeout interval DEFAULT NULL, max_attempts integer DEFAULT 2,
+	idempotency_key text DEFAULT NULL, permission_policy text DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	result bigint;
+BEGIN
+	IF run.chat IS NOT NULL AND run.session IS NULL THEN
+		SELECT c.session_id INTO run.session FROM boocoder.chats c WHERE c.id = run.chat;
+	END IF;
+	INSERT INTO boocoder.tasks AS t (project_id, session_id, chat_id, agent, model, mode, input, priority, run_at,
+		timeout, max_attempts, idempotency_key, permission_policy)
+	VALUES (boocoder._project_id(run.project), run.session, run.chat, run.agent, run.model, run.mode, run.input,
+		coalesce(run.priority, 0), run.run_at, run.timeout, coalesce(run.max_attempts, 2), run.idempotency_key,
+		run.permission_policy)
+	ON CONFLICT (submitted_by, idempotency_key) WHERE t.idempotency_key IS NOT NULL DO NOTHING
+	RETURNING id INTO result;
+	IF result IS NULL THEN
+		SELECT t.id INTO STRICT result FROM boocoder.tasks t
+		 WHERE t.submitted_by = current_user AND t.idempotency_key = run.idempotency_key;
+	END IF;
+	RETURN result;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder.send(task bigint, input text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks := boocoder._task(task);
+	result bigint;
+BEGIN
+	IF t.chat_id IS NULL THEN
+		RAISE EXCEPTION 'task % has not begun: there is no chat to go on with', t.id
+			USING ERRCODE = 'BC004', HINT = 'Wait for it with boocoder.wait().';
+	END IF;
+	INSERT INTO boocoder.tasks (project_id, session_id, chat_id, agent, model, mode, permission_policy, input, priority, creator)
+	VALUES (t.project_id, t.session_id, t.chat_id, t.agent, t.model, t.mode, t.permission_policy, send.input, t.priority, 'chat')
+	RETURNING id INTO result;
+	RETURN result;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder.retry(task bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks := boocoder._task(task);
+BEGIN
+	UPDATE boocoder.tasks x SET state = 'pending' WHERE x.id = t.id AND x.state IN ('failed', 'cancelled');
+	IF NOT FOUND THEN
+		-- its agent ends first
+		UPDATE boocoder.tasks x SET retry_requested = true, cancel_requested_at = coalesce(x.cancel_requested_at, now())
+		 WHERE x.id = t.id AND x.state = 'blocked';
+	END IF;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'task % is %: only a failed, blocked or cancelled task is retried', t.id, t.state
+			USING ERRCODE = 'BC004', HINT = 'boocoder.send() goes on in the same chat.';
+	END IF;
+	RETURN t.id;
+END
+$$;
+-- What waits for a person, what it costs, how it goes.
+-- A view reads tables with the rights of its owner; these read through functions
+-- that have the rights of the caller, so that row-level security holds on every version.
+CREATE OR REPLACE FUNCTION boocoder._inbox()
+RETURNS TABLE (task_id bigint, project text, agent text, state text, reason text, error text, age interval,
+	attempt integer, last_output text, input text, what_to_do text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT t.id, p.name, t.agent, t.state, t.failure_reason, t.error, now() - coalesce(t.ended_at, t.started_at, t.created_at),
+		   t.attempt, t.output_summary, left(t.input, 200),
+		   format('SELECT boocoder.inbox_retry(%s);  or  SELECT boocoder.send(%s, ''...'');', t.id, t.id)
+	  FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id
+	 WHERE t.state = 'failed' OR t.state = 'blocked'
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.permission_requests r WHERE r.task_id = t.id AND r.status = 'pending')
+	UNION ALL
+	SELECT t.id, p.name, t.agent, 'blocked', r.kind,
+		   coalesce(r.message, r.tool_call ->> 'title', r.tool_call ->> 'kind')
+			|| coalesce(' (until ' || to_char(r.deadline, 'HH24:MI:SS') || ')', ''),
+		   now() - r.requested_at, t.attempt, t.output_summary, left(t.input, 200),
+		   CASE r.kind WHEN 'permission' THEN format('SELECT boocoder.answer_permission(%s, ...);  with ', r.id)
+				|| (SELECT string_agg(format('%L (%s)', o ->> 'optionId', o ->> 'name'), ', ' ORDER BY n)
+					  FROM jsonb_array_elements(r.options) WITH ORDINALITY AS x (o, n))
+			ELSE format('SELECT boocoder.answer_elicitation(%s, ''{...}'');  as its schema says, or NULL to decline', r.id) END
+	  FROM boocoder.permission_requests r JOIN boocoder.tasks t ON t.id = r.task_id JOIN boocoder.projects p ON p.id = t.project_id
+	 WHERE r.status = 'pending'
+	UNION ALL
+	SELECT c.task_id, p.name, c.agent, 'conflict', 'conflict', string_agg(c.path || ': ' || coalesce(c.error, ''), E'\n' ORDER BY c.id),
+		   now() - max(c.decided_at), NULL, NULL, NULL,
+		   format('SELECT boocoder.apply(%s);  or  SELECT boocoder.reject(%s);', c.task_id, c.task_id)
+	  FROM boocoder.pending_changes c JOIN boocoder.worktrees w ON w.id = c.worktree_id JOIN boocoder.projects p ON p.id = w.project_id
+	 WHERE c.status = 'conflict' GROUP BY c.task_id, p.name, c.agent
+	 ORDER BY 7 DESC
+$$;
+CREATE OR REPLACE FUNCTION boocoder._repository_checks() RETURNS TABLE ("check" text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	project record;
+	facts jsonb;
+BEGIN
+	FOR project IN SELECT p.name, p.path, p.launch_prefix FROM boocoder.projects p WHERE p.archived_at IS NULL ORDER BY p.id LOOP
+		"check" := format('project "%s"', project.name);
+		BEGIN
+			facts := boocoder._inspect(project.path, project.launch_prefix);
+			status := CASE WHEN (facts ->> 'ok')::boolean THEN 'ok' ELSE 'error' END;
+			detail := coalesce(facts ->> 'message', facts ->> 'path');
+			hint := facts ->> 'hint';
+		EXCEPTION WHEN OTHERS THEN
+			status := 'error';
+			detail := SQLERRM;
+			hint := NULL;
+		END;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder.doctor() RETURNS TABLE ("check" text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	w record;
+	waiting bigint;
+BEGIN
+	"check" := 'preload';
+	status := CASE WHEN boocoder._preloaded() THEN 'ok' ELSE 'error' END;
+	detail := 'shared_preload_libraries ' || CASE WHEN boocoder._preloaded() THEN 'has' ELSE 'does not have' END || ' boocoder';
+	hint := CASE WHEN NOT boocoder._preloaded() THEN 'Set shared_preload_libraries = ''boocoder'' and restart the server.' END;
+	RETURN NEXT;
+
+	SELECT * INTO w FROM boocoder._worker_status();
+	"check" := 'dispatcher';
+	status := CASE WHEN w.dispatcher_pid IS NOT NULL THEN 'ok' ELSE 'error' END;
+	detail := CASE WHEN w.dispatcher_pid IS NOT NULL THEN 'runs since ' || w.started_at ELSE 'does not run' END
+		|| coalesce('; last error: ' || w.last_error, '');
+	hint := CASE WHEN w.dispatcher_pid IS NULL AND pg_is_in_recovery() THEN 'It starts when this standby is promoted.'
+		WHEN w.dispatcher_pid IS NULL THEN 'See the server''s log; max_worker_processes may be too small.' END;
+	RETURN NEXT;
+
+	SELECT count(*) INTO waiting FROM boocoder.tasks t WHERE t.state = 'pending' AND coalesce(t.run_at, now()) <= now();
+	"check" := 'queue';
+	status := CASE WHEN waiting > 0 AND current_setting('boocoder.max_running')::integer = 0 THEN 'error' ELSE 'ok' END;
+	detail := format('%s tasks are due, boocoder.max_running is %s', waiting, current_setting('boocoder.max_running'));
+	hint := CASE status WHEN 'error' THEN 'Set boocoder.max_running to the number of agents this host can bear.' END;
+	RETURN NEXT;
+
+	FOR "check", status, detail, hint IN
+		SELECT 'provider "' || p.name || '"', 'warning', 'is enabled, but names no program', 'Call boocoder.register_provider().'
+		  FROM boocoder.providers p WHERE p.enabled AND p.transport <> 'native' AND cardinality(p.command) = 0 AND cardinality(p.builtin_command) = 0
+	LOOP
+		RETURN NEXT;
+	END LOOP;
+
+	IF NOT pg_has_role('boocoder_admin', 'USAGE') THEN
+		"check" := 'host';
+		status := 'warning';
+		detail := 'the sandbox, the worktree root and the repositories are checked for administrators only';
+		hint := NULL;
+		RETURN NEXT;
+		RETURN;
+	END IF;
+	BEGIN
+		FOR "check", status, detail, hint IN
+			SELECT c ->> 'check', c ->> 'status', c ->> 'detail', c ->> 'hint'
+			  FROM jsonb_array_elements(boocoder._check_host() -> 'checks') c
+		LOOP
+			RETURN NEXT;
+		END LOOP;
+	EXCEPTION WHEN OTHERS THEN
+		"check" := 'host';
+		status := 'error';
+		detail := SQLERRM;
+		hint := 'Is boocoder-runner installed beside the library?';
+		RETURN NEXT;
+	END;
+	RETURN QUERY SELECT * FROM boocoder._repository_checks();
+END
+$$;
+-- People answer what agents ask.
+CREATE FUNCTION boocoder._request(request bigint) RETURNS boocoder.permission_requests
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r boocoder.permission_requests;
+BEGIN
+	SELECT * INTO r FROM boocoder.permission_requests x WHERE x.id = _request.request;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'there is no request %', _request.request USING ERRCODE = 'BC002', HINT = 'See boocoder.inbox.';
+	END IF;
+	RETURN r;
+END
+$$;
+CREATE FUNCTION boocoder.answer_permission(request bigint, option text) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r boocoder.permission_requests := boocoder._request(request);
+	chosen text := option;
+BEGIN
+	IF r.kind <> 'permission' THEN
+		RAISE EXCEPTION 'request % asks for more than a choice', r.id
+			USING ERRCODE = 'BC005', HINT = 'Answer it with boocoder.answer_elicitation().';
+	ELSIF option IN ('allow', 'reject') AND NOT EXISTS (
+			SELECT 1 FROM jsonb_array_elements(r.options) o WHERE o ->> 'optionId' = option) THEN
+		chosen := boocoder._option(r.options, option);
+	END IF;
+	UPDATE boocoder.permission_requests x SET status = 'answered', chosen_option = coalesce(chosen, option) WHERE x.id = r.id;
+	RETURN coalesce(chosen, option);
+END
+$$;
+CREATE FUNCTION boocoder.answer_elicitation(request bigint, content jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r boocoder.permission_requests := boocoder._request(request);
+BEGIN
+	IF r.kind <> 'elicitation' OR jsonb_typeof(content) <> 'object' THEN
+		RAISE EXCEPTION 'request % is not answered that way', r.id
+			USING ERRCODE = 'BC005', HINT = CASE r.kind WHEN 'elicitation' THEN 'The answer is an object as the schema of the request says, or NULL to decline.'
+				ELSE 'Use boocoder.answer_permission().' END;
+	END IF;
+	UPDATE boocoder.permission_requests x
+	   SET status = 'answered', content = answer_elicitation.content,
+		   chosen_option = CASE WHEN answer_elicitation.content IS NULL THEN 'decline' ELSE 'accept' END
+	 WHERE x.id = r.id;
+END
+$$;
+CREATE FUNCTION boocoder.add_permission_rule(answer text, provider text DEFAULT NULL, project text DEFAULT NULL, task bigint DEFAULT NULL,
+	tool_kind text DEFAULT NULL, path_pattern text DEFAULT NULL, command_pattern text DEFAULT NULL) RETURNS bigint
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	INSERT INTO boocoder.permission_rules (answer, provider, project_id, task_id, tool_kind, path_pattern, command_pattern)
+	VALUES (answer, provider, CASE WHEN project IS NOT NULL THEN boocoder._project_id(project) END,
+		CASE WHEN task IS NOT NULL THEN (SELECT t.id FROM boocoder._task(task) t) END, tool_kind, path_pattern, command_pattern)
+	RETURNING id
+$$;
+-- Agents: what would be run, what there is, in which mode.
+CREATE OR REPLACE FUNCTION boocoder.launch_spec(agent text, OUT "binary" text, OUT args text[], OUT env jsonb) RETURNS record
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT x.argv[1], coalesce(x.argv[2:], '{}'), v.env
+	  FROM boocoder.providers v
+	  LEFT JOIN boocoder.available_agents a ON a.name = v.name
+	 CROSS JOIN LATERAL boocoder._argv(v, a.install_path) x (argv)
+	 WHERE v.name = agent
+$$;
+CREATE FUNCTION boocoder._probe(agent text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	n bigint;
+BEGIN
+	INSERT INTO boocoder.jobs (kind, provider)
+	SELECT 'probe', v.name FROM boocoder.providers v
+	 WHERE v.enabled AND v.transport <> 'native' AND (agent IS NULL OR v.name = agent)
+	ON CONFLICT (provider) WHERE kind = 'probe' AND state IN ('queued', 'running') DO NOTHING;
+	GET DIAGNOSTICS n = ROW_COUNT;
+	IF n > 0 THEN
+		PERFORM boocoder._wake_now();
+	END IF;
+	RETURN n;
+END
+$$;
+CREATE FUNCTION boocoder.probe_agents(agent text DEFAULT NULL) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF agent IS NOT NULL AND NOT EXISTS (SELECT 1 FROM boocoder.providers v WHERE v.name = agent) THEN
+		RAISE EXCEPTION 'there is no provider "%"', agent USING ERRCODE = 'BC002', HINT = 'See boocoder.provider_snapshot().';
+	END IF;
+	RETURN boocoder._probe(agent);
+END
+$$;
+CREATE FUNCTION boocoder.provider_snapshot() RETURNS jsonb
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	ttl_ms bigint := boocoder._probe_ttl_ms();
+	stale text;
+BEGIN
+	IF ttl_ms > 0 AND NOT current_setting('transaction_read_only')::boolean THEN
+		FOR stale IN
+			SELECT v.name FROM boocoder.providers v LEFT JOIN boocoder.available_agents a ON a.name = v.name
+			 WHERE v.enabled AND (a.probed_at IS NULL OR a.probed_at < now() - make_interval(secs => ttl_ms / 1000.0))
+		LOOP
+			PERFORM boocoder._probe(stale);
+		END LOOP;
+	END IF;
+	RETURN (
+		SELECT coalesce(jsonb_agg(jsonb_build_object(
+			'id', v.name, 'label', v.label, 'enabled', v.enabled, 'builtin', v.builtin,
+			'status', CASE WHEN v.transport = 'native' THEN 'unavailable' ELSE coalesce(a.status, 'loading') END,
+			'reason', CASE WHEN v.transport = 'native' THEN 'transport_unsupported' ELSE a.reason END,
+			'message', a.message, 'version', a.version, 'install_path', a.install_path,
+			'transport', v.transport, 'fallback', v.fallback, 'supports_acp', coalesce(a.supports_acp, false),
+			-- what an administrator lists overrides what was found
+			'models', CASE WHEN jsonb_array_length(v.models) > 0 THEN v.models ELSE coalesce(a.models, '[]') END,
+			'default_model', coalesce(v.default_model, a.current_model),
+			'modes', CASE WHEN jsonb_array_length(v.modes) > 0 THEN v.modes ELSE coalesce(a.modes, '[]') END,
+			'default_mode', a.current_mode, 'commands', coalesce(a.commands, '[]'),
+			'probed_at', a.probed_at,
+			'probing', EXISTS (SELECT 1 FROM boocoder.jobs j
+								WHERE j.kind = 'probe' AND j.provider = v.name AND j.state IN ('queued', 'running')))
+			ORDER BY v.name), '[]')
+		  FROM boocoder.providers v LEFT JOIN boocoder.available_agents a ON a.name = v.name);
+END
+$$;
+CREATE FUNCTION boocoder.set_mode(chat bigint, agent text, mode text) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+	of_session bigint;
+	known jsonb;
+BEGIN
+	SELECT c.session_id INTO of_session FROM boocoder.chats c WHERE c.id = chat;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'there is no chat %', chat USING ERRCODE = 'BC002';
+	ELSIF NOT EXISTS (SELECT 1 FROM boocoder.providers v WHERE v.name = agent) THEN
+		RAISE EXCEPTION 'there is no provider "%"', agent USING ERRCODE = 'BC002', HINT = 'See boocoder.provider_snapshot().';
+	END IF;
+	SELECT s.modes INTO known FROM boocoder.agent_sessions s WHERE s.chat_id = chat AND s.agent = set_mode.agent;
+	IF jsonb_array_length(known) > 0 AND NOT EXISTS (SELECT 1 FROM jsonb_array_elements(known) m WHERE m ->> 'id' = mode) THEN
+		RAISE EXCEPTION 'agent "%" has no mode "%"', agent, mode
+			USING ERRCODE = 'BC005', HINT = 'It has: ' || (SELECT string_agg(m ->> 'id', ', ') FROM jsonb_array_elements(known) m);
+	END IF;
+	INSERT INTO boocoder.agent_sessions AS s (chat_id, agent, session_id, wanted_mode, mode_asked_at)
+	VALUES (chat, agent, of_session, mode, clock_timestamp())
+	ON CONFLICT ON CONSTRAINT agent_sessions_pkey DO UPDATE
+	   SET wanted_mode = EXCLUDED.wanted_mode, mode_asked_at = EXCLUDED.mode_asked_at, mode_sent_at = NULL, mode_error = NULL;
+	PERFORM boocoder._wake_now();
+END
+$$;
+CREATE FUNCTION boocoder._tool_timeline()
+RETURNS TABLE (task_id bigint, message_id bigint, seq integer, tool_call_id text, kind text, title text, status text,
+	locations jsonb, raw_input jsonb, started_at timestamptz, ended_at timestamptz, duration interval)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT p.task_id, p.message_id, p.seq, p.payload ->> 'id', p.payload ->> 'kind', p.payload ->> 'title', p.payload ->> 'status',
+		   p.payload -> 'locations', p.payload -> 'raw_input', to_timestamp((p.payload ->> 'started_ms')::numeric / 1000),
+		   to_timestamp((p.payload ->> 'ended_ms')::numeric / 1000),
+		   make_interval(secs => ((p.payload ->> 'ended_ms')::numeric - (p.payload ->> 'started_ms')::numeric)::double precision / 1000)
+	  FROM boocoder.message_parts p WHERE p.kind = 'tool_call'
+$$;
+CREATE VIEW boocoder.tool_timeline AS SELECT * FROM boocoder._tool_timeline();
+
+-- Rights: all of them again, as what is granted already stays as it is.
+
+REVOKE EXECUTE ON FUNCTION boocoder._wake_now() FROM boocoder_user;	-- has it as a viewer now
+REVOKE ALL ON SCHEMA boocoder FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA boocoder FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA boocoder FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA boocoder FROM PUBLIC;
+GRANT SELECT ON boocoder.projects, boocoder.sessions, boocoder.chats, boocoder.tasks, boocoder.messages,
+	boocoder.message_parts, boocoder.events, boocoder.worktrees, boocoder.pending_changes, boocoder.usage_events,
+	boocoder.available_agents, boocoder.task_transitions, boocoder.inbox, boocoder.status, boocoder.jobs,
+	boocoder.agent_sessions, boocoder.agent_commands, boocoder.permission_rules, boocoder.permission_requests,
+	boocoder.tool_timeline TO boocoder_viewer;
+GRANT INSERT (kind, provider) ON boocoder.jobs TO boocoder_viewer;
+GRANT SELECT (name, label, kind, transport, command, builtin_command, fallback, fallback_command, version_args, launch_prefix,
+	persistent_home, models_url, models_prefix, models, modes, default_model, permission_policy, enabled, builtin)
+	ON boocoder.providers TO boocoder_viewer;
+GRANT EXECUTE ON FUNCTION boocoder._project_id(text), boocoder._task(bigint), boocoder.wait(bigint, interval),
+	boocoder.events_since(bigint, bigint), boocoder._event_line(text, jsonb), boocoder.ls(text, text),
+	boocoder.task_detail(bigint), boocoder.list_pending(bigint), boocoder.diff(bigint), boocoder._inbox(),
+	boocoder.cost_stats(text, timestamptz, timestamptz), boocoder._status(), boocoder.doctor(),
+	boocoder._preloaded(), boocoder._worker_status(), boocoder._change_generation(),
+	boocoder._wait_change(bigint, integer), boocoder._probe_ttl_ms(), boocoder._probe(text), boocoder._wake_now(),
+	boocoder.probe_agents(text), boocoder.provider_snapshot(), boocoder._tool_timeline() TO boocoder_viewer;
+GRANT EXECUTE ON PROCEDURE boocoder.attach(bigint, bigint) TO boocoder_viewer;
+GRANT INSERT (project_id, session_id, chat_id, parent_task_id, agent, model, mode, input, creator, priority, run_at,
+	max_attempts, timeout, idempotency_key, permission_policy) ON boocoder.tasks TO boocoder_user;
+GRANT UPDATE (state, cancel_requested_at, retry_requested, priority, run_at) ON boocoder.tasks TO boocoder_user;
+GRANT INSERT (project_id, title), UPDATE (title, closed_at) ON boocoder.sessions TO boocoder_user;
+GRANT INSERT (session_id, title, model), UPDATE (title, model, closed_at) ON boocoder.chats TO boocoder_user;
+GRANT UPDATE (status, chosen_option, content) ON boocoder.permission_requests TO boocoder_user;
+GRANT INSERT (chat_id, agent, session_id, wanted_mode, mode_asked_at), UPDATE (wanted_mode, mode_asked_at, mode_sent_at, mode_error)
+	ON boocoder.agent_sessions TO boocoder_user;
+GRANT INSERT (provider, project_id, task_id, tool_kind, path_pattern, command_pattern, answer), DELETE
+	ON boocoder.permission_rules TO boocoder_user;
+GRANT UPDATE (status) ON boocoder.pending_changes, boocoder.worktrees TO boocoder_user;
+GRANT EXECUTE ON FUNCTION
+	boocoder.run(text, text, text, text, text, bigint, bigint, integer, timestamptz, interval, integer, text, text),
+	boocoder.send(bigint, text), boocoder.cancel(bigint), boocoder.retry(bigint), boocoder.inbox_retry(bigint),
+	boocoder._request(bigint), boocoder._option(jsonb, text), boocoder.answer_permission(bigint, text),
+	boocoder.answer_elicitation(bigint, jsonb), boocoder.set_mode(bigint, text, text),
+	boocoder.add_permission_rule(text, text, text, bigint, text, text, text), boocoder._decide(bigint[], text), boocoder._undecided(bigint), boocoder.apply(bigint),
+	boocoder.apply_changes(bigint[]), boocoder.reject(bigint), boocoder.reject_changes(bigint[]),
+	boocoder.remove_worktree(bigint, boolean), boocoder.close_session(bigint, boolean) TO boocoder_user;
+GRANT SELECT, INSERT, UPDATE, DELETE ON boocoder.projects, boocoder.providers TO boocoder_admin;
+GRANT EXECUTE ON FUNCTION
+	boocoder.add_project(text, text, text, text, text, text[], name, boolean, text[], text[], text[], text, text[], text),
+	boocoder.archive_project(text), boocoder.register_provider(text, text, text[], jsonb, text, jsonb),
+	boocoder.remove_provider(text), boocoder.launch_spec(text),
+	boocoder._argv(boocoder.providers, text), boocoder._inspect(text, text[]), boocoder._check_host(),
+	boocoder._host(), boocoder._below(text, text), boocoder._repository_checks() TO boocoder_admin;
+GRANT SELECT ON ALL TABLES IN SCHEMA boocoder TO boocoder_worker;
+GRANT INSERT ON boocoder.sessions, boocoder.chats, boocoder.messages, boocoder.message_parts, boocoder.events,
+	boocoder.worktrees, boocoder.jobs, boocoder.pending_changes, boocoder.usage_events, boocoder.agent_sessions,
+	boocoder.agent_commands, boocoder.permission_requests, boocoder.available_agents TO boocoder_worker;
+GRANT UPDATE (title) ON boocoder.sessions, boocoder.chats TO boocoder_worker;
+GRANT UPDATE (archived_at) ON boocoder.projects TO boocoder_worker;
+GRANT UPDATE ON boocoder.tasks, boocoder.messages, boocoder.worktrees, boocoder.jobs, boocoder.pending_changes,
+	boocoder.agent_sessions, boocoder.permission_requests, boocoder.available_agents TO boocoder_worker;
+GRANT DELETE ON boocoder.agent_commands, boocoder.jobs TO boocoder_worker;
+GRANT USAGE ON SEQUENCE boocoder.fence_seq TO boocoder_worker;
+GRANT INSERT, DELETE ON boocoder.home TO boocoder_worker;
+GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
+	boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, text[], text, jsonb),
+	boocoder._worktree_root(boocoder.projects, jsonb), boocoder._argv(boocoder.providers, text),
+	boocoder._sandbox(boocoder.providers, text, text, jsonb), boocoder._free_ports(jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
+	boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
+	boocoder._candidate(bigint[], bigint[], bigint[], boolean), boocoder._make_jobs(), boocoder._job_order(boocoder.jobs, jsonb),
+	boocoder._job_done(bigint, jsonb), boocoder._start(integer), boocoder._reconcile(),
+	boocoder._obstructed(boocoder.tasks), boocoder._leave_the_original(), boocoder._next_actions(integer, integer, boolean),
+	boocoder._prepared(bigint, bigint, jsonb), boocoder._append(bigint[], bigint[], jsonb[]),
+	boocoder._array(jsonb), boocoder._probe_order(boocoder.providers, jsonb), boocoder._probed(text, jsonb), boocoder._probe(text),
+	boocoder._paths(jsonb, text), boocoder._command(jsonb), boocoder._verdict(boocoder.tasks, jsonb), boocoder._option(jsonb, text),
+	boocoder._ask(boocoder.tasks, jsonb), boocoder._note(boocoder.events), boocoder._attend(), boocoder._withdraw(boocoder.tasks),
+	boocoder._charge(bigint, jsonb, text), boocoder._store_changes(boocoder.tasks, jsonb),
+	boocoder._settle(bigint, bigint, jsonb, jsonb) TO boocoder_worker;
+ALTER TABLE boocoder.agent_sessions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE boocoder.agent_commands ENABLE ROW LEVEL SECURITY;
+ALTER TABLE boocoder.permission_rules ENABLE ROW LEVEL SECURITY;
+ALTER TABLE boocoder.permission_requests ENABLE ROW LEVEL SECURITY;
+ALTER POLICY visible ON boocoder.jobs
+	USING (kind = 'probe' OR project_id IN (SELECT p.id FROM boocoder.projects p));
+CREATE POLICY probe ON boocoder.jobs FOR INSERT TO boocoder_viewer WITH CHECK (kind = 'probe');
+CREATE POLICY visible ON boocoder.agent_sessions TO boocoder_viewer
+	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id));
+CREATE POLICY visible ON boocoder.agent_commands FOR SELECT TO boocoder_viewer
+	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id));
+CREATE POLICY visible ON boocoder.permission_rules FOR SELECT TO boocoder_viewer
+	USING ((task_id IS NULL OR EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id))
+		   AND (project_id IS NULL OR EXISTS (SELECT 1 FROM boocoder.projects p WHERE p.id = project_id)));
+CREATE POLICY own_tasks ON boocoder.permission_rules TO boocoder_user
+	USING (task_id IS NOT NULL AND EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id))
+	WITH CHECK (task_id IS NOT NULL AND EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id));
+CREATE POLICY administer ON boocoder.permission_rules TO boocoder_admin USING (true) WITH CHECK (true);
+CREATE POLICY visible ON boocoder.permission_requests TO boocoder_viewer
+	USING (EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id));
+DO $$
+DECLARE
+	name text;
+BEGIN
+	FOREACH name IN ARRAY ARRAY['agent_sessions', 'agent_commands', 'permission_rules', 'permission_requests'] LOOP
+		EXECUTE pg_catalog.format('CREATE POLICY dispatcher ON boocoder.%I TO boocoder_worker USING (true) WITH CHECK (true)', name);
+		EXECUTE pg_catalog.format('COMMENT ON POLICY dispatcher ON boocoder.%I IS ''the dispatcher serves everybody''', name);
+	END LOOP;
+END
+$$;
+
+-- Comments.
+COMMENT ON COLUMN boocoder.providers.kind IS 'which known program it is, for what is peculiar to it: opencode, goose, claude, qwen, pi, codex, gemini';
+COMMENT ON COLUMN boocoder.providers.command IS 'program and arguments; empty: builtin_command';
+COMMENT ON COLUMN boocoder.providers.builtin_command IS 'program and arguments that a built-in provider has';
+COMMENT ON COLUMN boocoder.providers.fallback IS 'transport to fall back to when the handshake of the protocol fails';
+COMMENT ON COLUMN boocoder.providers.launch_prefix IS 'starts the runner of the agent, for example {sudo,-n,-u,alice}; empty: that of the project';
+COMMENT ON COLUMN boocoder.providers.env IS 'environment of the agent, over the allow-listed one; values are strings, {"from_env": name} or {"from_file": path}; readable by the dispatcher only';
+COMMENT ON COLUMN boocoder.providers.persistent_home IS 'the agent''s HOME is below boocoder.agent_home and lasts, instead of one for each session';
+COMMENT ON COLUMN boocoder.providers.models_url IS 'OpenAI-compatible endpoint (.../v1) whose models are offered, too, under models_prefix';
+COMMENT ON COLUMN boocoder.providers.permission_policy IS 'how requests of the agent for permission are answered where no rule, task or project says more';
+COMMENT ON COLUMN boocoder.projects.teardown IS 'shell commands run in a worktree before it is removed, inside the sandbox';
+COMMENT ON COLUMN boocoder.projects.copy_files IS 'patterns, as in .gitignore, of untracked files copied from the checkout into each new worktree, beside those of its .worktreeinclude';
+COMMENT ON COLUMN boocoder.projects.permission_policy IS 'overrides that of the provider';
+COMMENT ON COLUMN boocoder.projects.launch_prefix IS 'starts the runners of the project, for example {sudo,-n,-u,alice}: repository, worktrees and agents are then that user''s';
+COMMENT ON COLUMN boocoder.projects.worktree_root IS 'where its worktrees are, instead of boocoder.worktree_root; ~/ is the home of the user the runner runs as';
+COMMENT ON COLUMN boocoder.chats.model IS 'for its tasks that name none';
+COMMENT ON COLUMN boocoder.tasks.permission_policy IS 'overrides that of project and provider, unless they reject';
+COMMENT ON COLUMN boocoder.tasks.transport IS 'how the agent was driven in the current or last attempt, a fallback included';
+COMMENT ON COLUMN boocoder.tasks.retry_requested IS 'once the current attempt has ended another one begins';
+COMMENT ON COLUMN boocoder.worktrees.port_first IS 'first of port_count TCP ports that are leased to it';
+COMMENT ON TABLE boocoder.jobs IS 'work beside tasks: changes to apply, worktrees to remove, agents to look at';
+COMMENT ON FUNCTION boocoder._probe_ttl_ms() IS 'boocoder.probe_ttl in ms; 0: agents are not looked at unasked';
+COMMENT ON FUNCTION boocoder._inspect(text, text[]) IS
+	'what is at a path, as the server''s operating system user sees it, or the one that the prefix leads to';
+COMMENT ON FUNCTION boocoder._forget_events() IS 'trigger: events and permission requests go with their task';
+COMMENT ON FUNCTION boocoder._guard_permission() IS
+	'trigger: a person answers a pending request, by one of its options (SQLSTATE BC001, BC005)';
+COMMENT ON TRIGGER guard ON boocoder.permission_requests IS 'refuses illegal answers';
+COMMENT ON FUNCTION boocoder._worktree_root(boocoder.projects, jsonb) IS
+	'where the worktrees of a project are made; ~/ is the home of the user that its runners run as';
+COMMENT ON FUNCTION boocoder._argv(boocoder.providers, text) IS
+	'program and arguments of an agent: its own command, or the built-in one with the program where it was found';
+COMMENT ON FUNCTION boocoder._sandbox(boocoder.providers, text, text, jsonb) IS 'the sandbox of an agent''s order, with its home';
+COMMENT ON FUNCTION boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, text[], text, jsonb) IS
+	'the three orders of a claimed task';
+COMMENT ON FUNCTION boocoder._free_ports(jsonb) IS 'the first port of a range for a new worktree';
+COMMENT ON FUNCTION boocoder._claim(boocoder.tasks, jsonb) IS 'makes one pending task running, or failed when it cannot run';
+COMMENT ON FUNCTION boocoder._obstructed(boocoder.tasks) IS
+	'project or session, when a client holds a lock on its row, or the session''s worktree is being removed';
+COMMENT ON FUNCTION boocoder._candidate(bigint[], bigint[], bigint[], boolean) IS 'the pending task that is to run next, its row locked';
+COMMENT ON FUNCTION boocoder._array(jsonb) IS 'the value if it is an array, an empty one otherwise';
+COMMENT ON FUNCTION boocoder._probe_order(boocoder.providers, jsonb) IS 'the order to look at an agent; where it was found last time does not count';
+COMMENT ON FUNCTION boocoder._job_order(boocoder.jobs, jsonb) IS 'the order of a job, and the launch prefix of its runner';
+COMMENT ON FUNCTION boocoder._probed(text, jsonb) IS 'what was found out about an agent';
+COMMENT ON FUNCTION boocoder._withdraw(boocoder.tasks) IS 'the agent of a task has ended: what it asked needs no answer any more';
+COMMENT ON FUNCTION boocoder._next_actions(integer, integer, boolean) IS
+	'what the dispatcher is to do: cancel, answer, blocked, unblocked, task, job, due; after a task it is to ask again';
+COMMENT ON FUNCTION boocoder._paths(jsonb, text) IS 'the files a tool call names, relative to the worktree where they lie in it';
+COMMENT ON FUNCTION boocoder._command(jsonb) IS 'the shell command of a tool call';
+COMMENT ON FUNCTION boocoder._verdict(boocoder.tasks, jsonb) IS 'what the rules answer to a tool call of a task: allow, reject or ask; and which one does';
+COMMENT ON FUNCTION boocoder._option(jsonb, text) IS 'the option of a request that means allow or reject';
+COMMENT ON FUNCTION boocoder._ask(boocoder.tasks, jsonb) IS 'records a request of an agent: answered by a rule, or left to a person';
+COMMENT ON FUNCTION boocoder._note(boocoder.events) IS 'takes note of an event that tells more than what the agent does';
+COMMENT ON FUNCTION boocoder._attend() IS 'answers and modes to pass on, tasks that begin or cease to wait for a person';
+COMMENT ON FUNCTION boocoder.add_project(text, text, text, text, text, text[], name, boolean, text[], text[], text[], text, text[], text) IS
+	'registers a git repository (SQLSTATE BC003 when it cannot be used); its id';
+COMMENT ON FUNCTION boocoder.run(text, text, text, text, text, bigint, bigint, integer, timestamptz, interval, integer, text, text) IS
+	'enqueues a task; its id, or that of the task with the same idempotency key';
+COMMENT ON VIEW boocoder.inbox IS 'what waits for a person: failed tasks, requests of agents, changes in conflict; with the reason and what to call';
+COMMENT ON FUNCTION boocoder._request(bigint) IS 'a request one may see (SQLSTATE BC002)';
+COMMENT ON FUNCTION boocoder.answer_permission(bigint, text) IS
+	'answers a request by one of its options, or by allow or reject; the option (SQLSTATE BC001, BC002, BC005)';
+COMMENT ON FUNCTION boocoder.answer_elicitation(bigint, jsonb) IS
+	'answers a question of an agent by an object as its schema says; NULL declines (SQLSTATE BC001, BC002, BC005)';
+COMMENT ON FUNCTION boocoder.add_permission_rule(text, text, text, bigint, text, text, text) IS
+	'allow, reject or ask, for a provider, a project, a task, a kind of tool, paths or commands (LIKE patterns); users may make rules for tasks (SQLSTATE BC002)';
+COMMENT ON FUNCTION boocoder.launch_spec(text) IS
+	'what would be run for an agent; a name without a slash is looked up on boocoder.agent_path; for administrators, as the environment may hold secrets';
+COMMENT ON FUNCTION boocoder._probe(text) IS 'asks the dispatcher to look at one agent, or at all that are enabled; how many looks that adds';
+COMMENT ON FUNCTION boocoder.probe_agents(text) IS
+	'looks at the agents again, after commit: program, version, models, modes; how many looks that adds (SQLSTATE BC002)';
+COMMENT ON FUNCTION boocoder.provider_snapshot() IS
+	'each agent with status (ready, unavailable, error, loading), version, models, modes, commands, transport and its fallback; looks again when it is older than boocoder.probe_ttl';
+COMMENT ON FUNCTION boocoder.set_mode(bigint, text, text) IS
+	'asks an agent for a mode, now if it runs, and for the turns that follow; agent_sessions.mode tells once the agent has agreed, mode_error when it has not (SQLSTATE BC002, BC005)';
+COMMENT ON FUNCTION boocoder._tool_timeline() IS 'the rows of the view tool_timeline';
+COMMENT ON VIEW boocoder.tool_timeline IS 'what tools agents used, on what, how long and with what end';
+COMMENT ON POLICY visible ON boocoder.jobs IS 'those of visible projects, and all looks at agents';
+COMMENT ON POLICY probe ON boocoder.jobs IS 'everybody may have agents looked at';
+COMMENT ON POLICY visible ON boocoder.agent_sessions IS 'those of visible chats';
+COMMENT ON POLICY visible ON boocoder.agent_commands IS 'those of visible chats';
+COMMENT ON POLICY visible ON boocoder.permission_rules IS 'general ones, and those of visible projects and tasks';
+COMMENT ON POLICY own_tasks ON boocoder.permission_rules IS 'users make rules for tasks they see';
+COMMENT ON POLICY administer ON boocoder.permission_rules IS 'administrators make any';
+COMMENT ON POLICY visible ON boocoder.permission_requests IS 'those of visible tasks';
+-- What a dump holds.
+SELECT pg_catalog.pg_extension_config_dump('boocoder.permission_rules',
+	$$WHERE task_id IS NULL OR task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.permission_requests',
+	$$WHERE status <> 'pending' AND task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.agent_sessions', '');
+SELECT pg_catalog.pg_extension_config_dump('boocoder.agent_commands', '');
+SELECT pg_catalog.pg_extension_config_dump('boocoder.permission_rules_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('boocoder.permission_requests_id_seq', '');
+COMMENT ON SEQUENCE boocoder.permission_rules_id_seq IS 'numbers of rows';
+COMMENT ON SEQUENCE boocoder.permission_requests_id_seq IS 'numbers of rows';
