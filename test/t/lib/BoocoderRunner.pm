@@ -6,6 +6,7 @@
 #   my $runner = BoocoderRunner->start;
 #   $runner->order({role => 'check', ...});
 #   my $result = $runner->result(10);           # undef: none came; events and parts are collected on the way
+#   $runner->answer(request => '1', option => 'yes');
 #   $runner->cancel; $runner->hang_up; $runner->gone(2); $runner->stop;
 #
 # Nothing sleeps for a fixed time; what waits has a deadline in seconds.
@@ -25,7 +26,7 @@ use Time::HiRes qw(time usleep);
 
 use constant {
 	VERSION => 1, HEADER => 16, FRAME_MAX => 1024 * 1024, MORE => 1,
-	ORDER => 1, CANCEL => 2, HELLO => 64, EVENTS => 65, RESULT => 66,
+	ORDER => 1, CANCEL => 2, ANSWER => 3, HELLO => 64, EVENTS => 65, RESULT => 66,
 };
 
 # Strict about UTF-8: what the runner sends has to be valid.
@@ -118,6 +119,12 @@ sub cancel
 {
 	my ($self) = @_;
 	return $self->write_raw(frame(CANCEL, $self->{turn}, ''));
+}
+
+sub answer
+{
+	my ($self, %answer) = @_;
+	return $self->write_raw(frame(ANSWER, $self->{turn}, $json->encode(\%answer)));
 }
 
 # The dispatcher goes: the runner reads the end of the file.
