@@ -3,10 +3,11 @@
 #
 # The benchmarks, each with its figure and what to hold it against in the same run:
 #
-#   test/bench/run.sh [latency|enqueue|drain|events|memory|worktree ...]
+#   test/bench/run.sh [latency|enqueue|drain|events|memory|permission|worktree ...]
 #
 # Builds into a private copy of the server, as the tests do, and uses a cluster of its own with fsync on.
-# Counts: BENCH_TASKS (drain, memory), BENCH_LATENCY, BENCH_EVENTS, BENCH_FILES (worktree).
+# Counts: BENCH_TASKS (drain, memory), BENCH_LATENCY, BENCH_EVENTS, BENCH_PERMISSIONS,
+# BENCH_FILES (worktree).
 set -euo pipefail
 . "$(dirname "$0")/../common.sh"
 
@@ -54,6 +55,7 @@ shared_preload_libraries = 'boocoder'
 shared_buffers = '512MB'
 max_wal_size = '4GB'
 boocoder.worktree_root = '$work/worktrees'
+boocoder.probe_ttl = 0
 boocoder.sandbox_ro_paths = '$work/src/test:$work/bin'
 CONF
 as_user pg_ctl -D "$work/data" -l "$work/log" -w start > /dev/null
@@ -197,13 +199,28 @@ memory()
 	setting 'boocoder.sandbox = on'
 }
 
+permission()
+{
+	local n=${BENCH_PERMISSIONS:-200} task
+	as_user cc -O2 -D_GNU_SOURCE -o "$work/bin/permission" test/bench/permission_latency.c \
+		$(pkg-config --cflags --libs libpq)
+	sql "UPDATE boocoder.providers SET permission_policy = 'ask' WHERE name = 'fake'"
+	task=$(sql "SELECT boocoder.run('$(printf 'ask; %.0s' $(seq "$n"))', 'bench', agent => 'fake')")
+	as_user "$work/bin/permission" "$conninfo" "$task" "$n"
+	sql "UPDATE boocoder.providers SET permission_policy = 'allow' WHERE name = 'fake'"
+	task=$(sql "SELECT boocoder.run('$(printf 'ask; %.0s' $(seq "$n"))', 'bench', agent => 'fake')")
+	settled
+	echo "answered by a rule instead, a round: $(sql "SELECT round(1000 * extract(epoch FROM max(requested_at) - min(requested_at)) / ($n - 1), 3) FROM boocoder.permission_requests WHERE task_id = $task") ms"
+	echo 'target: an answer unblocks within 100 ms'
+}
+
 worktree()
 {
 	# shellcheck disable=SC2086
 	as_user env RUNNER="$runner" RUNS="${RUNS:-3}" sh test/bench/worktree_diff.sh ${BENCH_FILES:-100 5000 50000}
 }
 
-for benchmark in ${*:-latency enqueue drain events memory worktree}; do
+for benchmark in ${*:-latency enqueue drain events memory permission worktree}; do
 	say "$benchmark"
 	"$benchmark"
 done
