@@ -88,7 +88,8 @@ BEGIN
 	root := boocoder._root(w.path);
 	IF j.kind = 'teardown' THEN
 		job_order := jsonb_build_object(
-			'role', 'agent', 'transport', 'none', 'stage', 'teardown', 'command', '[]'::jsonb, 'env', '{}'::jsonb,
+			-- the commands are its setup, and behind them there is nothing to run
+			'role', 'agent', 'transport', 'command', 'command', '["true"]'::jsonb, 'env', '{}'::jsonb,
 			'cwd', w.path, 'git_dir', w.git_dir, 'admin_dir', w.admin_dir,
 			'setup', to_jsonb(p.teardown), 'setup_timeout_ms', host -> 'setup_timeout_ms',
 			'place', jsonb_build_object('project', p.name, 'session', w.session_id, 'branch', w.branch,
@@ -172,6 +173,7 @@ BEGIN
 	IF j.kind = 'teardown' THEN
 		-- what a teardown leaves undone keeps nobody from removing the worktree
 		ok := ok AND result ->> 'outcome' = 'completed';
+		note := concat_ws(E'\n', nullif(note, ''), nullif(right(result ->> 'stderr_tail', 4000), ''));
 		UPDATE boocoder.worktrees w SET teardown_done_at = now() WHERE w.id = j.worktree_id;
 		PERFORM boocoder._wake_now();
 	ELSIF j.kind = 'apply' AND ok THEN

@@ -105,6 +105,22 @@ choose_user()
 	fi
 }
 
+# A second user, whom the unprivileged one may act as by sudo: whose repositories and agents are not the server's.
+# Sets other_user; only root can make one.  forget_other_user takes back what that changed.
+make_other_user()
+{
+	other_user=boocoder-test-other
+	id "$other_user" > /dev/null 2>&1 || useradd --system --create-home "$other_user" || die "can't create user $other_user"
+	(umask 337 && echo "$unprivileged ALL=($other_user) NOPASSWD: ALL" > /etc/sudoers.d/boocoder-test)
+}
+
+forget_other_user()
+{
+	rm -f /etc/sudoers.d/boocoder-test
+	pkill -KILL -u "$other_user" 2> /dev/null || true
+	userdel --remove "$other_user" > /dev/null 2>&1 || true
+}
+
 # as_user COMMAND...: as the unprivileged user, from the present directory
 as_user()
 {

@@ -25,8 +25,13 @@ began=$SECONDS
 
 packages=(cmocka:libcmocka-dev program=prove:perl perl=IPC::Run:libipc-run-perl)
 [ -n "${BOOCODER_SKIP_REAL_AGENTS:-}" ] || packages+=(program=npm:npm)
+[ "$(id -u)" != 0 ] || packages+=(program=sudo:sudo)
 install_missing "${packages[@]}"
 choose_user
+if [ "$(id -u)" = 0 ]; then
+	make_other_user
+	export BOOCODER_OTHER_USER=$other_user
+fi
 
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/boocoder-test.XXXXXX")
 work=$(cd "$work" && pwd -P)
@@ -35,6 +40,7 @@ chmod 755 "$work"
 finish()
 {
 	[ -z "${server_data:-}" ] || as_user "$server_bin/pg_ctl" -D "$server_data" -m immediate stop > /dev/null 2>&1 || true
+	[ -z "${other_user:-}" ] || forget_other_user
 }
 trap finish EXIT
 

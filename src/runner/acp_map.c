@@ -75,11 +75,18 @@ replace(char **where, const char *text)
 	*where = text != NULL ? bc_strdup(text) : NULL;
 }
 
+static bool
+is_agent(const BcAcpMap *map, const char *known)
+{
+	return map->known != NULL && strcmp(map->known, known) == 0;
+}
+
 void
 bc_acp_map_agent(BcAcpMap *map, const char *known)
 {
 	replace(&map->known, known);
 	bc_acp_usage_agent(&map->usage, known);
+	bc_stream_says_again(is_agent(map, "opencode") || is_agent(map, "claude"));
 }
 
 void
@@ -98,12 +105,6 @@ void
 bc_acp_map_mode(BcAcpMap *map, const char *mode)
 {
 	replace(&map->mode, mode);
-}
-
-static bool
-is_agent(const BcAcpMap *map, const char *known)
-{
-	return map->known != NULL && strcmp(map->known, known) == 0;
 }
 
 static void

@@ -168,10 +168,13 @@ bc_acp_offer_hint(const json_t *auth_methods)
 		const char *name = text_of(method, "name");
 		const char *description = text_of(method, "description");
 
-		bc_buf_printf(&hint, "%s%s", i == 0 ? " It offers: " : "; ",
-					  name != NULL ? name : text_of(method, "id"));
-		if (description != NULL && description[0] != '\0')
-			bc_buf_printf(&hint, " (%s)", description);
+		bc_buf_str(&hint, i == 0 ? " It offers: " : ", ");
+		if (description == NULL)
+			description = text_of(method, "id");
+		if (name != NULL)
+			bc_buf_printf(&hint, "%s (%s)", name, description);
+		else
+			bc_buf_str(&hint, description);
 	}
 	if (i > 0)
 		bc_buf_str(&hint, ".");

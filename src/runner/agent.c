@@ -719,8 +719,10 @@ prepare(void)
 	const char *name = json_string_value(json_object_get(order, "transport"));
 	const char *cwd = json_string_value(json_object_get(order, "cwd"));
 	const char *git_dir = json_string_value(json_object_get(order, "git_dir"));
-	const char *home =
-		json_string_value(json_object_get(json_object_get(order, "sandbox"), "home"));
+	const json_t *sandbox = json_object_get(order, "sandbox");
+	const char *home = json_string_value(json_object_get(sandbox, "home"));
+	const char *lasting =
+		json_string_value(json_object_get(json_object_get(sandbox, "agent_home"), "path"));
 
 	transport = find_transport(name);
 	if (transport == NULL)
@@ -738,7 +740,8 @@ prepare(void)
 		settle("failed", "repository_missing", "the repository of the project is not there");
 		return false;
 	}
-	if (home == NULL || bc_sandbox_mkdir(home) != 0)
+	if (home == NULL || bc_sandbox_mkdir(home) != 0 ||
+		(lasting != NULL && bc_sandbox_mkdir(lasting) != 0))
 	{
 		settle("failed", "spawn_failed", "could not make the agent's home directory");
 		return false;

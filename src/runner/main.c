@@ -21,6 +21,7 @@
 #include "runner/check.h"
 #include "runner/git_roles.h"
 #include "runner/probe.h"
+#include "runner/paths.h"
 #include "runner/stream.h"
 #include "runner/text.h"
 #include "runner/up.h"
@@ -108,6 +109,7 @@ main(void)
 		fprintf(stderr, "boocoder-runner: the order is not JSON: %s\n", error.text);
 		return EXIT_BAD_ORDER;
 	}
+	bc_paths_expand_home(order);
 	result = carry_out(order);
 	bc_stream_flush(true);
 	bc_text_json(&text, result, MAX_RESULT_STRING);

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -111,4 +112,32 @@ bc_paths_check_root(const char *root, const json_t *forbidden, const char *proje
 		why = bc_asprintf("the worktree root \"%s\" can't be written: %s", real, strerror(errno));
 	free(real);
 	return why;
+}
+
+static void
+expand(json_t *object, const char *key, const char *home)
+{
+	const char *path = json_string_value(json_object_get(object, key));
+	char	   *expanded;
+
+	if (path == NULL || strncmp(path, "~/", 2) != 0)
+		return;
+	expanded = bc_asprintf("%s%s", home, path + 1);
+	json_object_set_new(object, key, json_string(expanded));
+	free(expanded);
+}
+
+void
+bc_paths_expand_home(json_t *order)
+{
+	const struct passwd *user = getpwuid(geteuid());
+	const char *home = user != NULL && user->pw_dir != NULL ? user->pw_dir : "/nonexistent";
+	json_t	   *sandbox = json_object_get(order, "sandbox");
+
+	expand(order, "root", home);
+	expand(order, "home", home);
+	expand(order, "cwd", home);
+	expand(json_object_get(order, "worktree"), "path", home);
+	expand(sandbox, "home", home);
+	expand(json_object_get(sandbox, "agent_home"), "path", home);
 }

@@ -20,6 +20,12 @@ extern bool bc_paths_is_below(const char *path, const char *base);
 extern char *bc_paths_resolve(const char *path);
 
 /*
+ * Replaces a leading "~/" in the places an order names by the home directory
+ * of the user this process runs as: who sends the order need not know it.
+ */
+extern void bc_paths_expand_home(json_t *order);
+
+/*
  * Makes the worktree root (mode 0700) and checks that it is the server user's
  * own, writable, and neither inside one of "forbidden" nor inside "project"
  * (which may be NULL), nor the other way round.  NULL when all is well, else

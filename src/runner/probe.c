@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "runner/env.h"
 #include "runner/git_place.h"
 #include "runner/models_http.h"
 #include "runner/probe.h"
@@ -422,16 +423,18 @@ ask_endpoint(BcProbe *probe)
 	const char *base = text_of(probe->order, "models_url");
 	const char *prefix = text_of(probe->order, "models_prefix");
 	const json_t *key = json_object_get(probe->order, "models_key");
-	char	   *problem;
+	char	   *secret = NULL;
+	char	   *problem = NULL;
 
 	if (base == NULL)
 		return;
+	if (key != NULL && !json_is_null(key))
+		secret = bc_env_value(key, &problem);
 	/* Without the key that was meant, the answer would be another one. */
-	if (key != NULL && !json_is_null(key) && !json_is_string(key))
-		problem = bc_strdup("its key can't be had");
-	else
-		problem = bc_models_fetch(&probe->models, base, json_string_value(key), prefix,
+	if (problem == NULL)
+		problem = bc_models_fetch(&probe->models, base, secret, prefix,
 								  bc_probe_until(probe, ENDPOINT_MS), bc_talk_cancelled);
+	free(secret);
 	if (problem != NULL)
 		bc_probe_note(probe, bc_asprintf("the models of the endpoint are unknown: %s", problem));
 	free(problem);

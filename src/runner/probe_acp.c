@@ -113,29 +113,6 @@ ask(Handshake *h, const char *method, json_t *params, int64_t ms)
 	return bc_talk_listen(&h->talk, bc_probe_until(h->probe, ms), read_line, h);
 }
 
-/* "Sign in by one of: A (a), B (b)." */
-static void
-hint_to_sign_in(Handshake *h)
-{
-	const json_t *methods = json_object_get(h->probe->result, "auth_methods");
-	BcBuf		hint = BC_BUF_INIT;
-	size_t		i;
-	json_t	   *method;
-
-	bc_buf_str(&hint, "Sign the agent in, or give its provider the key it needs (env).");
-	json_array_foreach(methods, i, method)
-	{
-		const char *name = text_of(method, "name");
-
-		bc_buf_printf(&hint, "%s%s (%s)", i == 0 ? " It offers: " : ", ",
-					  name != NULL ? name : "unnamed", text_of(method, "id"));
-	}
-	if (i > 0)
-		bc_buf_str(&hint, ".");
-	json_object_set_new(h->probe->result, "hint", json_string(hint.data));
-	bc_buf_free(&hint);
-}
-
 static void
 refused(Handshake *h, const char *method)
 {
@@ -146,7 +123,12 @@ refused(Handshake *h, const char *method)
 									  (int) bc_text_cut(told, strlen(told), MAX_TOLD), told, code);
 
 	if (code == BC_RPC_AUTH_REQUIRED)
-		hint_to_sign_in(h);
+	{
+		char	   *hint = bc_acp_offer_hint(json_object_get(h->probe->result, "auth_methods"));
+
+		json_object_set_new(h->probe->result, "hint", json_string(hint));
+		free(hint);
+	}
 	bc_probe_settle(h->probe, "error",
 					code == BC_RPC_AUTH_REQUIRED ? "auth_required" : "agent_error", message);
 }

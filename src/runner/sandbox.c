@@ -10,14 +10,15 @@
  * the agent's own places, which may lie below a hidden one.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "runner/buf.h"
+#include "runner/env.h"
 #include "runner/sandbox.h"
 
 #define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
@@ -119,6 +120,23 @@ bc_sandbox_mkdir(const char *path)
 		error = errno;
 	free(copy);
 	return error;
+}
+
+/* An empty file with its directories, unless it is there. */
+static bool
+make_file(const char *path)
+{
+	char	   *copy = bc_strdup(path);
+	char	   *slash = strrchr(copy, '/');
+	int			fd = -1;
+
+	*slash = '\0';
+	if (bc_sandbox_mkdir(copy) == 0)
+		fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+	free(copy);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
 }
 
 /* /bin and its like are links into /usr on most systems, directories on others. */
@@ -251,11 +269,48 @@ add_parent(List *argv, const char *option, const json_t *sandbox, const char *pa
 	free(parent);
 }
 
+/* The agent's HOME: a lasting one of its provider, or that of the session. */
+static const char *
+home_of(const json_t *sandbox)
+{
+	return text(json_object_get(sandbox, "agent_home"), "path", text(sandbox, "home", "/"));
+}
+
+/*
+ * Parts of a lasting home that one session must not leave to another: what was
+ * allowed "always" is.  The session's own home holds them instead.
+ */
+static void
+add_private_paths(List *argv, const json_t *sandbox, const char *home)
+{
+	size_t		index;
+	json_t	   *item;
+
+	json_array_foreach(json_object_get(sandbox, "private"), index, item)
+	{
+		const char *path = json_string_value(item);
+		const char *slash = path != NULL ? strrchr(path, '/') : NULL;
+		bool		is_file = path != NULL && strchr(slash != NULL ? slash + 1 : path, '.') > path;
+		char	   *own;
+		char	   *inside;
+
+		if (path == NULL || path[0] == '/' || strstr(path, "..") != NULL)
+			continue;
+		own = bc_asprintf("%s/private/%s", text(sandbox, "home", "/"), path);
+		inside = bc_asprintf("%s/%s", home, path);
+		/* bubblewrap makes the place inside, where only what it shows can be reached. */
+		if (is_file ? make_file(own) : bc_sandbox_mkdir(own) == 0)
+			add3(argv, "--bind", own, inside);
+		free(own);
+		free(inside);
+	}
+}
+
 static void
 add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 {
 	const char *cwd = text(order, "cwd", "/");
-	const char *home = text(sandbox, "home", "/");
+	const char *home = home_of(sandbox);
 	const char *git_dir = text(order, "git_dir", NULL);
 	const char *own[3] = {git_dir, home, cwd};
 	char	   *dot_git = bc_asprintf("%s/.git", cwd);
@@ -287,6 +342,8 @@ add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 	if (git_dir != NULL)
 		add3(argv, "--ro-bind", git_dir, git_dir);
 	add3(argv, "--bind", home, home);
+	if (json_is_object(json_object_get(sandbox, "agent_home")))
+		add_private_paths(argv, sandbox, home);
 	add3(argv, "--bind", cwd, cwd);
 	for (size_t i = 0; i < 3; i++)
 	{
@@ -313,7 +370,7 @@ program_visible(const json_t *order, const json_t *sandbox, const char *program)
 	char		real[PATH_MAX];
 	const char *shown[] = {
 		"/usr", "/bin", "/sbin", "/lib", "/lib64",
-		text(order, "cwd", NULL), text(sandbox, "home", NULL)
+		text(order, "cwd", NULL), home_of(sandbox)
 	};
 	bool		path_shown = false;
 	bool		file_shown = false;
@@ -336,56 +393,6 @@ program_visible(const json_t *order, const json_t *sandbox, const char *program)
 	return path_shown && file_shown;
 }
 
-static void
-set_env(List *env, const char *name, const char *value)
-{
-	size_t		n = strlen(name);
-	char	   *entry = bc_asprintf("%s=%s", name, value);
-
-	for (size_t i = 0; i < env->n; i++)
-	{
-		if (strncmp(env->items[i], name, n) == 0 && env->items[i][n] == '=')
-		{
-			free(env->items[i]);
-			env->items[i] = entry;
-			return;
-		}
-	}
-	add(env, entry);
-	free(entry);
-}
-
-/* Nothing is inherited: the list, then what the provider sets. */
-static char **
-build_environment(const json_t *order, const json_t *sandbox)
-{
-	List		env = {NULL, 0, 0};
-	struct passwd *user = getpwuid(geteuid());
-	const char *name = user != NULL ? user->pw_name : "nobody";
-	const char *key;
-	json_t	   *value;
-	char		task[32];
-
-	snprintf(task, sizeof(task), "%" JSON_INTEGER_FORMAT,
-			 json_integer_value(json_object_get(order, "task_id")));
-	set_env(&env, "PATH", text(sandbox, "agent_path", DEFAULT_PATH));
-	set_env(&env, "HOME", text(sandbox, "home", "/"));
-	set_env(&env, "USER", name);
-	set_env(&env, "LOGNAME", name);
-	set_env(&env, "SHELL", "/bin/sh");
-	set_env(&env, "LANG", "C.UTF-8");
-	set_env(&env, "TERM", "dumb");
-	set_env(&env, "TMPDIR", "/tmp");
-	set_env(&env, "BOOCODER_TASK_ID", task);
-	set_env(&env, "BOOCODER_WORKTREE", text(order, "cwd", "/"));
-	json_object_foreach((json_t *) json_object_get(order, "env"), key, value)
-	{
-		if (json_is_string(value) && key[0] != '\0' && strchr(key, '=') == NULL)
-			set_env(&env, key, json_string_value(value));
-	}
-	return env.items;
-}
-
 bool
 bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
 				  BcLaunch *launch, BcFailure *failure)
@@ -399,6 +406,7 @@ bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
 	char	   *bwrap = NULL;
 	size_t		index;
 	json_t	   *item;
+	char	   *problem;
 
 	if (program == NULL || program[0] == '\0')
 	{
@@ -464,8 +472,14 @@ bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
 	free(found);
 	free(bwrap);
 	launch->argv = argv.items;
-	launch->envp = build_environment(order, sandbox);
+	launch->envp = bc_env_build(order, &problem);
 	launch->guarded = !wrapped;
+	if (launch->envp == NULL)
+	{
+		bc_sandbox_free(launch);
+		*failure = (BcFailure) {"secret_unavailable", problem, "See providers.env."};
+		return false;
+	}
 	return true;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "runner/draft.h"
 #include "runner/stream.h"
 #include "runner/text.h"
 #include "runner/up.h"
@@ -22,7 +23,9 @@ static BcBuf parts;
 static int64_t oldest;
 static int	next_seq = 1;
 
-static BcBuf text;				/* of the part under way, clean */
+static BcBuf text;				/* of the parts under way, clean */
+static BcDraft draft;			/* how they divide it */
+static bool says_again;
 static BcBuf rest;				/* an incomplete character */
 static BcTextKind text_kind;
 static char *text_message;
@@ -118,23 +121,38 @@ bc_stream_part(const char *kind, json_t *payload)
 }
 
 static void
+text_part(BcTextKind kind, const char *clean, size_t len)
+{
+	if (len == 0)
+		return;
+	begin_part(kind_names[kind]);
+	bc_buf_str(&parts, "{\"text\":");
+	bc_text_quote(&parts, clean, len);
+	bc_buf_str(&parts, "}}");
+	if (kind == BC_TEXT)
+	{
+		size_t		from = len > SUMMARY_BYTES ? len - SUMMARY_BYTES : 0;
+
+		from = bc_text_start(clean, len, from);
+		bc_buf_clear(&summary);
+		bc_buf_add(&summary, clean + from, len - from);
+	}
+}
+
+static void
 end_part(void)
 {
 	if (text.len == 0)
 		return;
-	begin_part(kind_names[text_kind]);
-	bc_buf_str(&parts, "{\"text\":");
-	bc_text_quote(&parts, text.data, text.len);
-	bc_buf_str(&parts, "}}");
-	if (text_kind == BC_TEXT)
+	for (size_t i = 0; i < draft.n; i++)
 	{
-		size_t		from = text.len > SUMMARY_BYTES ? text.len - SUMMARY_BYTES : 0;
+		size_t		start = draft.segments[i].start;
+		size_t		end = i + 1 < draft.n ? draft.segments[i + 1].start : text.len;
 
-		from = bc_text_start(text.data, text.len, from);
-		bc_buf_clear(&summary);
-		bc_buf_add(&summary, text.data + from, text.len - from);
+		text_part((BcTextKind) draft.segments[i].kind, text.data + start, end - start);
 	}
 	bc_buf_clear(&text);
+	bc_draft_reset(&draft, text_kind);
 	bc_stream_flush(false);
 }
 
@@ -147,6 +165,8 @@ add_text(const char *bytes, size_t len)
 		return;
 	bc_text_clean(&text, bytes, len);
 	delta_event(kind_names[text_kind], "delta", text.data + before, text.len - before);
+	if (says_again && bc_draft_add(&draft, &text, before))
+		bc_stream_event("retry", json_pack("{s:s}", "message", "the agent says its text again"));
 	/* A part has a limit; what is longer goes on in the next one. */
 	if (text.len >= MAX_PART)
 		end_part();
@@ -167,11 +187,34 @@ bc_stream_end_text(void)
 }
 
 void
+bc_stream_says_again(bool it_does)
+{
+	says_again = it_does;
+}
+
+void
 bc_stream_drop_text(void)
 {
 	bc_buf_clear(&rest);
 	bc_buf_clear(&text);
 	bc_stream_end_text();
+}
+
+/* Another part begins, unless it is to be seen first what it becomes. */
+static void
+next_part(BcTextKind kind, const char *message)
+{
+	/* What was waiting for its rest will not get it. */
+	add_text(rest.data, rest.len);
+	bc_buf_clear(&rest);
+	if (!says_again || !bc_draft_segment(&draft, text.len, kind))
+	{
+		bc_stream_end_text();
+		return;
+	}
+	text_kind = kind;
+	free(text_message);
+	text_message = message != NULL ? bc_strdup(message) : NULL;
 }
 
 void
@@ -182,12 +225,13 @@ bc_stream_text(BcTextKind kind, const char *message, const char *bytes, size_t l
 	if (in_text && (kind != text_kind ||
 					(message != NULL && text_message != NULL &&
 					 strcmp(message, text_message) != 0)))
-		bc_stream_end_text();
+		next_part(kind, message);
 	if (!in_text)
 	{
 		in_text = true;
 		text_kind = kind;
 		text_message = message != NULL ? bc_strdup(message) : NULL;
+		bc_draft_reset(&draft, kind);
 	}
 	bc_buf_add(&rest, bytes, len);
 	complete = bc_text_complete(rest.data, rest.len);

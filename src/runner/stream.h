@@ -29,6 +29,13 @@ typedef enum BcTextKind
  */
 extern void bc_stream_text(BcTextKind kind, const char *message, const char *bytes, size_t len);
 
+/*
+ * Does the agent say its text again when its model was cut off?  Then text
+ * becomes parts only when something else follows, and what is said again is
+ * kept once (draft.h); a "retry" event tells of it.
+ */
+extern void bc_stream_says_again(bool says_again);
+
 /* Ends the text part under way, if there is one. */
 extern void bc_stream_end_text(void);
 

@@ -5,8 +5,11 @@
  */
 #include "fuzz.h"
 
+#include <stdlib.h>
+
 #include "runner/acp_map.h"
 #include "runner/line.h"
+#include "runner/llm_error.h"
 #include "runner/stream.h"
 #include "runner/text.h"
 #include "runner/up.h"
@@ -29,20 +32,29 @@ report(const char *line, size_t len, void *arg)
 
 	bc_acp_map_update(arg, value, 1);
 	bc_acp_map_tool_call(arg, json_object_get(value, "toolCall"), 2);
+	json_decref(bc_acp_map_known(arg, json_object_get(value, "toolCall")));
 	if (json_object_get(value, "stopReason") != NULL)
 		bc_acp_map_result(arg, value);
+	REQUIRE(bc_llm_error_rpc(value) != NULL);
 	json_decref(value);
 }
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static const char *const agents[] = {"", "opencode", "codex", "goose"};
 	BcAcpMap   *map = bc_acp_map_new();
 	BcLines		lines;
+	char	   *error;
 
+	bc_acp_map_agent(map, agents[size % (sizeof(agents) / sizeof(agents[0]))]);
 	bc_lines_init(&lines, 0);
 	bc_lines_feed(&lines, (const char *) data, size, report, map);
 	bc_lines_end(&lines, report, map);
+	error = bc_acp_map_error(map);
+	if (error != NULL)
+		REQUIRE(bc_llm_error(0, error) != NULL);
+	free(error);
 	json_decref(bc_acp_map_end(map, size % 2 == 0, 3));
 	bc_stream_flush(true);
 	bc_lines_free(&lines);

@@ -272,20 +272,30 @@ for my $case (
 {
 	my ($kind, $prompt, $ends, $message) = @$case;
 	my $runner = turn($prompt, agent_kind => $kind);
-	ends($runner, split(' ', $ends), ($kind // 'some agent') . ": $prompt");
+	ends($runner, (split(' ', $ends), undef)[ 0, 1 ], ($kind // 'some agent') . ": $prompt");
 	like($runner->{result}{message} // '', $message, 'with its words') if $message;
 }
 
 {
 	my $runner = turn('text x', args => [ '--new=auth', '--auth=oauth,key', '--auth-words' ]);
 	ends($runner, 'failed', 'auth_required', 'an agent that wants to be signed in');
-	like($runner->{result}{hint}, qr/It offers: Oauth \(the way of oauth\); Key \(the way of key\)\./, 'says how');
+	like($runner->{result}{hint}, qr/It offers: Oauth \(the way of oauth\), Key \(the way of key\)\./, 'says how');
 
 	my $lost = 'update {"sessionUpdate":"session_info_update","_meta":{"codex":{"error":{"message":"Reconnecting... 1/5","willRetry":true}}}}';
-	$runner = turn("message m1 I look at; $lost; message m2 I look at; message m2  it.", agent_kind => 'codex');
+	$runner = turn("message m1 I look at; $lost; message m2 I look at; message m2 \\x20it.", agent_kind => 'codex');
 	ends($runner, 'completed', undef, 'an attempt that is repeated');
 	is($runner->part_text, 'I look at it.', 'has its text once');
 	is(show(payloads($runner, 'retry')), '[{"message":"Reconnecting... 1/5"}]', 'and is told');
+
+	for my $case ([ '--name=OpenCode', 'I look at the long file and mend it.', 1 ],
+		[ '--name=fake', 'I look at the long file I look at the long file and mend it.', 0 ])
+	{
+		my ($name, $text, $told) = @$case;
+		$runner = turn('message m1 I look at ; message m1 \x20the long file \x20; message m1 I look at ; message m1 \x20the long file \x20; message m1 and mend it.',
+			args => [$name]);
+		is($runner->part_text =~ s/ +/ /gr, $text, "$name: text that is said again after a silent retry");
+		is(scalar(payloads($runner, 'retry')), $told, "$name: is told where it is known");
+	}
 }
 
 # ---- the fallback ----

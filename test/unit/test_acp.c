@@ -626,7 +626,7 @@ errors_of_the_model_have_their_reason(void **state)
 	say("{'id':2,'error':{'code':401,'message':'who are you'}}");
 	expect_end("failed auth_required");
 	assert_json(json_object_get(result, "hint"),
-				"'Sign the agent in, or give its provider the key it needs (env). It offers: API key (a key of yours); login.'");
+				"'Sign the agent in, or give its provider the key it needs (env). It offers: API key (a key of yours), login.'");
 }
 
 static void
