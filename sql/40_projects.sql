@@ -8,10 +8,14 @@ CREATE FUNCTION boocoder.add_project(name text, path text, base_branch text DEFA
 	launch_prefix text[] DEFAULT '{}', worktree_root text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	facts jsonb := boocoder._inspect(path, coalesce(launch_prefix, '{}'));
+	p boocoder.projects;
+	facts jsonb;
 	roots jsonb := boocoder._host() -> 'allowed_roots';
 	result bigint;
 BEGIN
+	p.launch_prefix := coalesce(add_project.launch_prefix, '{}');
+	p.worktree_root := add_project.worktree_root;
+	facts := boocoder._inspect(path, p.launch_prefix, boocoder._worktree_root(p, boocoder._host()));
 	IF NOT (facts ->> 'ok')::boolean THEN
 		RAISE EXCEPTION 'cannot use "%" as a project: %', path, facts ->> 'message'
 			USING ERRCODE = 'BC003', DETAIL = coalesce(facts ->> 'detail', facts ->> 'reason'),
@@ -28,7 +32,7 @@ BEGIN
 	VALUES (add_project.name, facts ->> 'path', add_project.base_branch, add_project.default_agent, add_project.default_model,
 		coalesce(add_project.setup, '{}'), coalesce(add_project.owner, current_user), coalesce(add_project.shared, false),
 		coalesce(add_project.allowed_read_paths, '{}'), coalesce(add_project.teardown, '{}'), coalesce(add_project.copy_files, '{}'),
-		add_project.permission_policy, coalesce(add_project.launch_prefix, '{}'), add_project.worktree_root)
+		add_project.permission_policy, p.launch_prefix, p.worktree_root)
 	RETURNING id INTO result;
 	RETURN result;
 END

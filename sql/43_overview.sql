@@ -84,10 +84,10 @@ DECLARE
 	project record;
 	facts jsonb;
 BEGIN
-	FOR project IN SELECT p.name, p.path, p.launch_prefix FROM boocoder.projects p WHERE p.archived_at IS NULL ORDER BY p.id LOOP
+	FOR project IN SELECT p.name, p.path, p.launch_prefix, boocoder._worktree_root(p, boocoder._host()) AS root FROM boocoder.projects p WHERE p.archived_at IS NULL ORDER BY p.id LOOP
 		"check" := format('project "%s"', project.name);
 		BEGIN
-			facts := boocoder._inspect(project.path, project.launch_prefix);
+			facts := boocoder._inspect(project.path, project.launch_prefix, project.root);
 			status := CASE WHEN (facts ->> 'ok')::boolean THEN 'ok' ELSE 'error' END;
 			detail := coalesce(facts ->> 'message', facts ->> 'path');
 			hint := facts ->> 'hint';

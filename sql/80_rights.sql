@@ -53,7 +53,7 @@ GRANT EXECUTE ON FUNCTION
 	boocoder.add_project(text, text, text, text, text, text[], name, boolean, text[], text[], text[], text, text[], text),
 	boocoder.archive_project(text), boocoder.register_provider(text, text, text[], jsonb, text, jsonb),
 	boocoder.remove_provider(text), boocoder.launch_spec(text),
-	boocoder._argv(boocoder.providers, text), boocoder._inspect(text, text[]), boocoder._check_host(),
+	boocoder._argv(boocoder.providers, text), boocoder._worktree_root(boocoder.projects, jsonb), boocoder._inspect(text, text[], text), boocoder._check_host(),
 	boocoder._host(), boocoder._below(text, text), boocoder._repository_checks() TO boocoder_admin;
 
 -- the dispatcher

@@ -168,7 +168,7 @@ CREATE FUNCTION boocoder._probe_ttl_ms() RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT (extract(epoch FROM current_setting('boocoder.probe_ttl', true)::interval) * 1000)::bigint
 $$;
-CREATE FUNCTION boocoder._inspect(path text, launch_prefix text[] DEFAULT '{}') RETURNS jsonb
+CREATE FUNCTION boocoder._inspect(path text, launch_prefix text[] DEFAULT '{}', worktree_root text DEFAULT '') RETURNS jsonb
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bc_sql_inspect';
 CREATE OR REPLACE FUNCTION boocoder._guard_task() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -594,7 +594,8 @@ BEGIN
 	root := boocoder._root(w.path);
 	IF j.kind = 'teardown' THEN
 		job_order := jsonb_build_object(
-			'role', 'agent', 'transport', 'none', 'stage', 'teardown', 'command', '[]'::jsonb, 'env', '{}'::jsonb,
+			-- the commands are its setup, and behind them there is nothing to run
+			'role', 'agent', 'transport', 'command', 'command', '["true"]'::jsonb, 'env', '{}'::jsonb,
 			'cwd', w.path, 'git_dir', w.git_dir, 'admin_dir', w.admin_dir,
 			'setup', to_jsonb(p.teardown), 'setup_timeout_ms', host -> 'setup_timeout_ms',
 			'place', jsonb_build_object('project', p.name, 'session', w.session_id, 'branch', w.branch,
@@ -674,6 +675,7 @@ BEGIN
 	IF j.kind = 'teardown' THEN
 		-- what a teardown leaves undone keeps nobody from removing the worktree
 		ok := ok AND result ->> 'outcome' = 'completed';
+		note := concat_ws(E'\n', nullif(note, ''), nullif(right(result ->> 'stderr_tail', 4000), ''));
 		UPDATE boocoder.worktrees w SET teardown_done_at = now() WHERE w.id = j.worktree_id;
 		PERFORM boocoder._wake_now();
 	ELSIF j.kind = 'apply' AND ok THEN
@@ -1271,10 +1273,14 @@ CREATE FUNCTION boocoder.add_project(name text, path text, base_branch text DEFA
 	launch_prefix text[] DEFAULT '{}', worktree_root text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	facts jsonb := boocoder._inspect(path, coalesce(launch_prefix, '{}'));
+	p boocoder.projects;
+	facts jsonb;
 	roots jsonb := boocoder._host() -> 'allowed_roots';
 	result bigint;
 BEGIN
+	p.launch_prefix := coalesce(add_project.launch_prefix, '{}');
+	p.worktree_root := add_project.worktree_root;
+	facts := boocoder._inspect(path, p.launch_prefix, boocoder._worktree_root(p, boocoder._host()));
 	IF NOT (facts ->> 'ok')::boolean THEN
 		RAISE EXCEPTION 'cannot use "%" as a project: %', path, facts ->> 'message'
 			USING ERRCODE = 'BC003', DETAIL = coalesce(facts ->> 'detail', facts ->> 'reason'),
@@ -1291,7 +1297,7 @@ BEGIN
 	VALUES (add_project.name, facts ->> 'path', add_project.base_branch, add_project.default_agent, add_project.default_model,
 		coalesce(add_project.setup, '{}'), coalesce(add_project.owner, current_user), coalesce(add_project.shared, false),
 		coalesce(add_project.allowed_read_paths, '{}'), coalesce(add_project.teardown, '{}'), coalesce(add_project.copy_files, '{}'),
-		add_project.permission_policy, coalesce(add_project.launch_prefix, '{}'), add_project.worktree_root)
+		add_project.permission_policy, p.launch_prefix, p.worktree_root)
 	RETURNING id INTO result;
 	RETURN result;
 END
@@ -1414,10 +1420,10 @@ DECLARE
 	project record;
 	facts jsonb;
 BEGIN
-	FOR project IN SELECT p.name, p.path, p.launch_prefix FROM boocoder.projects p WHERE p.archived_at IS NULL ORDER BY p.id LOOP
+	FOR project IN SELECT p.name, p.path, p.launch_prefix, boocoder._worktree_root(p, boocoder._host()) AS root FROM boocoder.projects p WHERE p.archived_at IS NULL ORDER BY p.id LOOP
 		"check" := format('project "%s"', project.name);
 		BEGIN
-			facts := boocoder._inspect(project.path, project.launch_prefix);
+			facts := boocoder._inspect(project.path, project.launch_prefix, project.root);
 			status := CASE WHEN (facts ->> 'ok')::boolean THEN 'ok' ELSE 'error' END;
 			detail := coalesce(facts ->> 'message', facts ->> 'path');
 			hint := facts ->> 'hint';
@@ -1696,7 +1702,7 @@ GRANT EXECUTE ON FUNCTION
 	boocoder.add_project(text, text, text, text, text, text[], name, boolean, text[], text[], text[], text, text[], text),
 	boocoder.archive_project(text), boocoder.register_provider(text, text, text[], jsonb, text, jsonb),
 	boocoder.remove_provider(text), boocoder.launch_spec(text),
-	boocoder._argv(boocoder.providers, text), boocoder._inspect(text, text[]), boocoder._check_host(),
+	boocoder._argv(boocoder.providers, text), boocoder._worktree_root(boocoder.projects, jsonb), boocoder._inspect(text, text[], text), boocoder._check_host(),
 	boocoder._host(), boocoder._below(text, text), boocoder._repository_checks() TO boocoder_admin;
 GRANT SELECT ON ALL TABLES IN SCHEMA boocoder TO boocoder_worker;
 GRANT INSERT ON boocoder.sessions, boocoder.chats, boocoder.messages, boocoder.message_parts, boocoder.events,
@@ -1776,8 +1782,8 @@ COMMENT ON COLUMN boocoder.tasks.retry_requested IS 'once the current attempt ha
 COMMENT ON COLUMN boocoder.worktrees.port_first IS 'first of port_count TCP ports that are leased to it';
 COMMENT ON TABLE boocoder.jobs IS 'work beside tasks: changes to apply, worktrees to remove, agents to look at';
 COMMENT ON FUNCTION boocoder._probe_ttl_ms() IS 'boocoder.probe_ttl in ms; 0: agents are not looked at unasked';
-COMMENT ON FUNCTION boocoder._inspect(text, text[]) IS
-	'what is at a path, as the server''s operating system user sees it, or the one that the prefix leads to';
+COMMENT ON FUNCTION boocoder._inspect(text, text[], text) IS
+	'what is at a path, as the server''s operating system user sees it, or the one that the prefix leads to; is there a place for its worktrees?';
 COMMENT ON FUNCTION boocoder._forget_events() IS 'trigger: events and permission requests go with their task';
 COMMENT ON FUNCTION boocoder._guard_permission() IS
 	'trigger: a person answers a pending request, by one of its options (SQLSTATE BC001, BC005)';

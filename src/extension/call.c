@@ -124,11 +124,11 @@ call_runner(char *const *prefix, const char *order)
 
 /* Starts an order with what every order of this file has. */
 static void
-begin_order(StringInfo json, const char *role)
+begin_order(StringInfo json, const char *role, const char *root)
 {
 	initStringInfo(json);
 	appendStringInfo(json, "{\"role\":\"%s\",\"root\":", role);
-	escape_json(json, bc_host_worktree_root());
+	escape_json(json, root[0] != '\0' ? root : bc_host_worktree_root());
 	appendStringInfoString(json, ",\"forbidden\":");
 	bc_host_forbidden(json);
 }
@@ -152,15 +152,16 @@ strings_of(ArrayType *array)
 	return strings;
 }
 
-/* boocoder._inspect(path, prefix): what is at that path, as the user sees it that the runner runs as. */
+/* boocoder._inspect(path, prefix, root): what is at that path, as the user sees it that the runner runs as. */
 Datum
 bc_sql_inspect(PG_FUNCTION_ARGS)
 {
 	StringInfoData json;
-	/* objects of 0.1.0 have no prefix */
+	/* objects of 0.1.0 have neither prefix nor root */
 	char	  **prefix = PG_NARGS() > 1 ? strings_of(PG_GETARG_ARRAYTYPE_P(1)) : NULL;
+	char	   *root = PG_NARGS() > 2 ? text_to_cstring(PG_GETARG_TEXT_PP(2)) : "";
 
-	begin_order(&json, "inspect");
+	begin_order(&json, "inspect", root);
 	appendStringInfoString(&json, ",\"path\":");
 	escape_json(&json, text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	appendStringInfoChar(&json, '}');
@@ -173,7 +174,7 @@ bc_sql_check_host(PG_FUNCTION_ARGS)
 {
 	StringInfoData json;
 
-	begin_order(&json, "check");
+	begin_order(&json, "check", "");
 	appendStringInfoString(&json, ",\"sandbox\":");
 	bc_host_sandbox(&json);
 	appendStringInfoChar(&json, '}');

@@ -86,7 +86,8 @@ bc_acp_map_agent(BcAcpMap *map, const char *known)
 {
 	replace(&map->known, known);
 	bc_acp_usage_agent(&map->usage, known);
-	bc_stream_says_again(is_agent(map, "opencode") || is_agent(map, "claude"));
+	bc_stream_says_again(is_agent(map, "opencode") || is_agent(map, "claude") ||
+						 is_agent(map, "qwen"));
 }
 
 void
