@@ -1426,7 +1426,8 @@ BEGIN
 			facts := boocoder._inspect(project.path, project.launch_prefix, project.root);
 			status := CASE WHEN (facts ->> 'ok')::boolean THEN 'ok' ELSE 'error' END;
 			detail := coalesce(facts ->> 'message', facts ->> 'path');
-			hint := facts ->> 'hint';
+			hint := concat_ws(' ', facts ->> 'hint', CASE WHEN facts ->> 'reason' IN ('repository_not_owned', 'repository_unreadable')
+				AND cardinality(project.launch_prefix) = 0 THEN 'Or let the runners of the project run as its owner: projects.launch_prefix.' END);
 		EXCEPTION WHEN OTHERS THEN
 			status := 'error';
 			detail := SQLERRM;
@@ -1470,6 +1471,15 @@ BEGIN
 	LOOP
 		RETURN NEXT;
 	END LOOP;
+	FOR "check", status, detail, hint IN
+		SELECT 'agent "' || a.name || '"', CASE a.status WHEN 'error' THEN 'warning' ELSE 'ok' END,
+			   concat_ws(', ', a.status, a.version, a.reason), nullif(concat_ws(' ', a.message, CASE a.reason WHEN 'auth_required' THEN
+				'To log it in for good: providers.persistent_home with boocoder.agent_home, or a launch_prefix to whom it is logged in as.' END), '')
+		  FROM boocoder.available_agents a JOIN boocoder.providers p ON p.name = a.name
+		 WHERE p.enabled AND a.status <> 'unavailable' ORDER BY a.name
+	LOOP
+		RETURN NEXT;
+	END LOOP;
 
 	IF NOT pg_has_role('boocoder_admin', 'USAGE') THEN
 		"check" := 'host';
@@ -1479,6 +1489,13 @@ BEGIN
 		RETURN NEXT;
 		RETURN;
 	END IF;
+	FOR "check", status, detail, hint IN
+		SELECT 'provider "' || p.name || '"', 'warning', 'wants a home that lasts, but boocoder.agent_home is not set',
+			   'Set it, and log the agent in there; or give its project or provider a launch_prefix.'
+		  FROM boocoder.providers p WHERE p.enabled AND p.persistent_home AND boocoder._host() ->> 'agent_home' = ''
+	LOOP
+		RETURN NEXT;
+	END LOOP;
 	BEGIN
 		FOR "check", status, detail, hint IN
 			SELECT c ->> 'check', c ->> 'status', c ->> 'detail', c ->> 'hint'

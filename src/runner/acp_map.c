@@ -48,6 +48,7 @@ bc_acp_map_new(void)
 
 	map->open = json_object();
 	map->ended = json_object();
+	bc_stream_says_again(false);
 	return map;
 }
 

@@ -10,11 +10,14 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "runner/procs.h"
@@ -75,6 +78,54 @@ open_pipes(Pipes *pipes)
 	return 0;
 }
 
+/* Does not show what is typed: that is known already. */
+static void
+set_up_terminal(int slave, const BcTerminal *terminal)
+{
+	struct winsize size = {.ws_row = terminal->rows, .ws_col = terminal->columns};
+	struct termios modes;
+
+	(void) ioctl(slave, TIOCSWINSZ, &size);
+	if (tcgetattr(slave, &modes) == 0)
+	{
+		modes.c_lflag &= (tcflag_t) ~ECHO;
+		(void) tcsetattr(slave, TCSANOW, &modes);
+	}
+}
+
+/* Puts a pseudo-terminal in the place of the first three pipes. */
+static int
+open_terminal(Pipes *pipes, const BcTerminal *terminal)
+{
+	char		name[64];
+	int			master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+	int			slave = -1;
+
+	if (master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0 &&
+		ptsname_r(master, name, sizeof(name)) == 0)
+		slave = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (slave < 0)
+	{
+		int			error = errno;
+
+		bc_spawn_close(&master);
+		return error;
+	}
+	set_up_terminal(slave, terminal);
+	for (int i = READ_END; i <= WRITE_END; i++)
+	{
+		bc_spawn_close(&pipes->in[i]);
+		bc_spawn_close(&pipes->out[i]);
+		bc_spawn_close(&pipes->err[i]);
+	}
+	pipes->out[READ_END] = master;
+	pipes->in[WRITE_END] = fcntl(master, F_DUPFD_CLOEXEC, 3);
+	pipes->in[READ_END] = slave;
+	pipes->out[WRITE_END] = fcntl(slave, F_DUPFD_CLOEXEC, 3);
+	pipes->err[WRITE_END] = fcntl(slave, F_DUPFD_CLOEXEC, 3);
+	return 0;
+}
+
 static int
 pidfd_of(pid_t pid)
 {
@@ -120,7 +171,8 @@ default_signals(void)
 
 /* In the child: becomes the agent. */
 static void
-become(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, pid_t parent)
+become(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, bool terminal,
+	   pid_t parent)
 {
 	static const char oom[] = "800";
 	struct rlimit no_core = {0, 0};
@@ -149,6 +201,8 @@ become(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, pid_
 		dup2(pipes->err[WRITE_END], STDERR_FILENO) < 0 ||
 		dup3(failure, 3, O_CLOEXEC) < 0)
 		_exit(127);
+	if (terminal && ioctl(STDIN_FILENO, TIOCSCTTY, 0) < 0)
+		fail(3);
 	close_from(FIRST_FREE_FD);
 	if (chdir(cwd) < 0)
 		fail(3);
@@ -209,7 +263,7 @@ stand_guard(pid_t agent, int control)
 
 /* In the child: becomes the guard, with the agent below it. */
 static void
-guard(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes)
+guard(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, bool terminal)
 {
 	pid_t		self;
 	pid_t		agent;
@@ -225,7 +279,7 @@ guard(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes)
 	if (agent < 0)
 		fail(pipes->failure[WRITE_END]);
 	if (agent == 0)
-		become(argv, envp, cwd, pipes, self);
+		become(argv, envp, cwd, pipes, terminal, self);
 	control = dup2(pipes->control[READ_END], STDIN_FILENO);
 	(void) fcntl(STDIN_FILENO, F_SETFD, FD_CLOEXEC);
 	close(STDOUT_FILENO);
@@ -250,7 +304,8 @@ take(int *fd)
 }
 
 int
-bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded, BcChild *child)
+bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
+		 const BcTerminal *terminal, BcChild *child)
 {
 	Pipes		pipes;
 	int			error = open_pipes(&pipes);
@@ -259,6 +314,11 @@ bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded, Bc
 
 	if (error != 0)
 		return error;
+	if (terminal != NULL && (error = open_terminal(&pipes, terminal)) != 0)
+	{
+		close_pipes(&pipes);
+		return error;
+	}
 	child->pid = fork();
 	if (child->pid < 0)
 	{
@@ -271,9 +331,9 @@ bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded, Bc
 		if (guarded)
 		{
 			close(pipes.control[WRITE_END]);
-			guard(argv, envp, cwd, &pipes);
+			guard(argv, envp, cwd, &pipes, terminal != NULL);
 		}
-		become(argv, envp, cwd, &pipes, self);
+		become(argv, envp, cwd, &pipes, terminal != NULL, self);
 	}
 
 	bc_spawn_close(&pipes.failure[WRITE_END]);

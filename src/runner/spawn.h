@@ -10,6 +10,9 @@
  * With "guarded", a second process of ours stands between: a subreaper that
  * kills everything below it when the agent ends, or when this process does.
  * Without the sandbox's PID namespace that is what catches grandchildren.
+ *
+ * With a terminal, descriptors 0 to 2 are a pseudo-terminal that controls the
+ * child's session, and that nobody else has.
  */
 #ifndef BC_RUNNER_SPAWN_H
 #define BC_RUNNER_SPAWN_H
@@ -27,13 +30,20 @@ typedef struct BcChild
 	int			control;		/* of the guard; -1 without */
 } BcChild;
 
+typedef struct BcTerminal
+{
+	unsigned short rows;
+	unsigned short columns;
+} BcTerminal;
+
 /*
- * Starts argv[0], which is a path.  Returns 0, or the errno of the call that
+ * Starts argv[0], which is a path.  "terminal" may be NULL: pipes; otherwise
+ * child->err stays -1, and a read of child->out fails with EIO at the end.  Returns 0, or the errno of the call that
  * failed, in which case nothing is left behind.  The descriptors of "child"
  * are non-blocking.
  */
 extern int	bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
-					 BcChild *child);
+					 const BcTerminal *terminal, BcChild *child);
 
 /* Closes one descriptor of a child if it is open. */
 extern void bc_spawn_close(int *fd);
