@@ -16,6 +16,7 @@ CREATE TABLE boocoder.providers (
 		CHECK (jsonb_typeof(env) = 'object' AND NOT jsonb_path_exists(env,
 			'$.* ? (!(@.type() == "string" || @.type() == "object" && (exists (@.from_env) || exists (@.from_file))))')),
 	persistent_home boolean NOT NULL DEFAULT false,
+	keep_raw boolean NOT NULL DEFAULT false,
 	models_url text CHECK (models_url ~ '^https?://'),
 	models_key jsonb CHECK (jsonb_typeof(models_key) IN ('string', 'object')),
 	models_prefix text,
@@ -34,6 +35,7 @@ COMMENT ON COLUMN boocoder.providers.fallback IS 'transport to fall back to when
 COMMENT ON COLUMN boocoder.providers.launch_prefix IS 'starts the runner of the agent, for example {sudo,-n,-u,alice}; empty: that of the project';
 COMMENT ON COLUMN boocoder.providers.env IS 'environment of the agent, over the allow-listed one; values are strings, {"from_env": name} or {"from_file": path}; readable by the dispatcher only';
 COMMENT ON COLUMN boocoder.providers.persistent_home IS 'the agent''s HOME is below boocoder.agent_home and lasts, instead of one for each session';
+COMMENT ON COLUMN boocoder.providers.keep_raw IS 'of the transport pty: what came from the terminal is kept byte by byte, too, as log events';
 COMMENT ON COLUMN boocoder.providers.models_url IS 'OpenAI-compatible endpoint (.../v1) whose models are offered, too, under models_prefix';
 COMMENT ON COLUMN boocoder.providers.permission_policy IS 'how requests of the agent for permission are answered where no rule, task or project says more';
 

@@ -68,7 +68,7 @@ BEGIN
 	agent := jsonb_build_object(
 		'role', 'agent', 'task_id', t.id, 'provider', provider.name, 'agent_kind', provider.kind,
 		'transport', provider.transport, 'command', to_jsonb(argv), 'env', provider.env, 'cwd', w.path,
-		'input', t.input, 'model', t.model, 'mode', mode,
+		'input', t.input, 'model', t.model, 'mode', mode, 'raw', provider.keep_raw,
 		'git_dir', w.git_dir, 'admin_dir', w.admin_dir,
 		'setup', CASE WHEN w.setup_done_at IS NULL THEN to_jsonb(p.setup) ELSE '[]' END,
 		'setup_timeout_ms', host -> 'setup_timeout_ms',

@@ -15,7 +15,7 @@ GRANT SELECT ON boocoder.projects, boocoder.sessions, boocoder.chats, boocoder.t
 	boocoder.tool_timeline TO boocoder_viewer;
 GRANT INSERT (kind, provider) ON boocoder.jobs TO boocoder_viewer;		-- to look at agents again, see the policy
 GRANT SELECT (name, label, kind, transport, command, builtin_command, fallback, fallback_command, version_args, launch_prefix,
-	persistent_home, models_url, models_prefix, models, modes, default_model, permission_policy, enabled, builtin)
+	persistent_home, keep_raw, models_url, models_prefix, models, modes, default_model, permission_policy, enabled, builtin)
 	ON boocoder.providers TO boocoder_viewer;
 GRANT EXECUTE ON FUNCTION boocoder._project_id(text), boocoder._task(bigint), boocoder.wait(bigint, interval),
 	boocoder.events_since(bigint, bigint), boocoder._event_line(text, jsonb), boocoder.ls(text, text),

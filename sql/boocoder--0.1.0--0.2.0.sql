@@ -12,6 +12,7 @@ ALTER TABLE boocoder.providers
 	ADD COLUMN version_args text[] NOT NULL DEFAULT '{--version}' CHECK (array_position(version_args, NULL) IS NULL),
 	ADD COLUMN launch_prefix text[] NOT NULL DEFAULT '{}' CHECK (array_position(launch_prefix, NULL) IS NULL),
 	ADD COLUMN persistent_home boolean NOT NULL DEFAULT false,
+	ADD COLUMN keep_raw boolean NOT NULL DEFAULT false,
 	ADD COLUMN models_url text CHECK (models_url ~ '^https?://'),
 	ADD COLUMN models_key jsonb CHECK (jsonb_typeof(models_key) IN ('string', 'object')),
 	ADD COLUMN models_prefix text,
@@ -298,7 +299,7 @@ BEGIN
 	agent := jsonb_build_object(
 		'role', 'agent', 'task_id', t.id, 'provider', provider.name, 'agent_kind', provider.kind,
 		'transport', provider.transport, 'command', to_jsonb(argv), 'env', provider.env, 'cwd', w.path,
-		'input', t.input, 'model', t.model, 'mode', mode,
+		'input', t.input, 'model', t.model, 'mode', mode, 'raw', provider.keep_raw,
 		'git_dir', w.git_dir, 'admin_dir', w.admin_dir,
 		'setup', CASE WHEN w.setup_done_at IS NULL THEN to_jsonb(p.setup) ELSE '[]' END,
 		'setup_timeout_ms', host -> 'setup_timeout_ms',
@@ -1685,7 +1686,7 @@ GRANT SELECT ON boocoder.projects, boocoder.sessions, boocoder.chats, boocoder.t
 	boocoder.tool_timeline TO boocoder_viewer;
 GRANT INSERT (kind, provider) ON boocoder.jobs TO boocoder_viewer;
 GRANT SELECT (name, label, kind, transport, command, builtin_command, fallback, fallback_command, version_args, launch_prefix,
-	persistent_home, models_url, models_prefix, models, modes, default_model, permission_policy, enabled, builtin)
+	persistent_home, keep_raw, models_url, models_prefix, models, modes, default_model, permission_policy, enabled, builtin)
 	ON boocoder.providers TO boocoder_viewer;
 GRANT EXECUTE ON FUNCTION boocoder._project_id(text), boocoder._task(bigint), boocoder.wait(bigint, interval),
 	boocoder.events_since(bigint, bigint), boocoder._event_line(text, jsonb), boocoder.ls(text, text),
@@ -1785,6 +1786,7 @@ COMMENT ON COLUMN boocoder.providers.fallback IS 'transport to fall back to when
 COMMENT ON COLUMN boocoder.providers.launch_prefix IS 'starts the runner of the agent, for example {sudo,-n,-u,alice}; empty: that of the project';
 COMMENT ON COLUMN boocoder.providers.env IS 'environment of the agent, over the allow-listed one; values are strings, {"from_env": name} or {"from_file": path}; readable by the dispatcher only';
 COMMENT ON COLUMN boocoder.providers.persistent_home IS 'the agent''s HOME is below boocoder.agent_home and lasts, instead of one for each session';
+COMMENT ON COLUMN boocoder.providers.keep_raw IS 'of the transport pty: what came from the terminal is kept byte by byte, too, as log events';
 COMMENT ON COLUMN boocoder.providers.models_url IS 'OpenAI-compatible endpoint (.../v1) whose models are offered, too, under models_prefix';
 COMMENT ON COLUMN boocoder.providers.permission_policy IS 'how requests of the agent for permission are answered where no rule, task or project says more';
 COMMENT ON COLUMN boocoder.projects.teardown IS 'shell commands run in a worktree before it is removed, inside the sandbox';

@@ -12,6 +12,7 @@ ALTER TABLE boocoder.providers
 	ADD COLUMN version_args text[] NOT NULL DEFAULT '{--version}' CHECK (array_position(version_args, NULL) IS NULL),
 	ADD COLUMN launch_prefix text[] NOT NULL DEFAULT '{}' CHECK (array_position(launch_prefix, NULL) IS NULL),
 	ADD COLUMN persistent_home boolean NOT NULL DEFAULT false,
+	ADD COLUMN keep_raw boolean NOT NULL DEFAULT false,
 	ADD COLUMN models_url text CHECK (models_url ~ '^https?://'),
 	ADD COLUMN models_key jsonb CHECK (jsonb_typeof(models_key) IN ('string', 'object')),
 	ADD COLUMN models_prefix text,

@@ -440,8 +440,8 @@ reconcile(void)
 }
 
 /*
- * What a flood of events took is given back when it is over.  By default the C
- * library raises its thresholds with use and keeps it.
+ * What a flood of events took is given back.  By default the C library raises
+ * its thresholds with use and keeps it.
  */
 static void
 keep_memory_small(void)
@@ -449,6 +449,16 @@ keep_memory_small(void)
 #ifdef __GLIBC__
 	(void) mallopt(M_MMAP_THRESHOLD, 128 * 1024);
 	(void) mallopt(M_TRIM_THRESHOLD, 256 * 1024);
+#endif
+}
+
+/* What lies between pieces that are still in use is given back when a flood is over. */
+static void
+give_memory_back(void)
+{
+#ifdef __GLIBC__
+	if (bc_tasks_count() == 0 && bc_sink_flood_over())
+		(void) malloc_trim(0);
 #endif
 }
 
@@ -493,6 +503,7 @@ bc_dispatcher_main(Datum arg)
 	{
 		Assert(CurrentMemoryContext == scratch);
 		MemoryContextReset(scratch);
+		give_memory_back();
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;

@@ -18,6 +18,7 @@
 #define MAX_AGE_MS 10
 #define RETRY_MS 50
 #define FULL_BYTES (4 * 1024 * 1024)
+#define FLOOD_BYTES (8 * 1024 * 1024)
 
 typedef struct Batch
 {
@@ -34,6 +35,7 @@ static MemoryContext sink_context;
 static Batch *first;
 static Batch *last;
 static Size total_bytes;
+static Size bytes_passed;		/* since the last time that was a flood */
 static TimestampTz due;
 static int64 last_seq;
 static int64 broken_task;
@@ -141,6 +143,7 @@ bc_sink_flush(TimestampTz now)
 			return false;
 		}
 		total_bytes -= batch->bytes;
+		bytes_passed += batch->bytes;
 		first = batch->next;
 		if (first == NULL)
 			last = NULL;
@@ -160,6 +163,15 @@ bool
 bc_sink_full(void)
 {
 	return total_bytes >= FULL_BYTES;
+}
+
+bool
+bc_sink_flood_over(void)
+{
+	if (first != NULL || bytes_passed < FLOOD_BYTES)
+		return false;
+	bytes_passed = 0;
+	return true;
 }
 
 bool

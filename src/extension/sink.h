@@ -30,6 +30,9 @@ extern TimestampTz bc_sink_due(void);
 /* Is so much waiting that no runner should be read? */
 extern bool bc_sink_full(void);
 
+/* Has much gone through since the last time this was true, and is nothing left? */
+extern bool bc_sink_flood_over(void);
+
 /* Is anything of that task waiting? */
 extern bool bc_sink_holds(int64 task_id, int64 fence);
 

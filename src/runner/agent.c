@@ -29,6 +29,8 @@
 #define DRAIN_MS 1000
 #define KILLED_GRACE_MS 1000
 #define CLOSED_GRACE_MS 500
+#define TERMINAL_ROWS 24
+#define TERMINAL_COLUMNS 100
 #define WORKING_FACTOR 10		/* of the limit of silence while a tool runs */
 
 /* How far the running program is from its end */
@@ -44,6 +46,7 @@ typedef enum Stage
 static const BcTransport *const transports[] = {
 	&bc_transport_acp,
 	&bc_transport_command,
+	&bc_transport_pty,
 	&bc_transport_stream_json,
 	&bc_transport_opencode,
 };
@@ -248,6 +251,17 @@ stage_command(void)
 	return json_incref(json_object_get(order, "command"));
 }
 
+static const BcTerminal *
+terminal_of(const json_t *of, BcTerminal *terminal)
+{
+	json_int_t	rows = json_integer_value(json_object_get(of, "rows"));
+	json_int_t	columns = json_integer_value(json_object_get(of, "cols"));
+
+	terminal->rows = (unsigned short) (rows > 0 && rows < 1000 ? rows : TERMINAL_ROWS);
+	terminal->columns = (unsigned short) (columns > 0 && columns < 1000 ? columns : TERMINAL_COLUMNS);
+	return terminal;
+}
+
 /* Starts the setup command that is next, or the agent.  False: the outcome is settled. */
 static bool
 start_program(void)
@@ -258,6 +272,7 @@ start_program(void)
 	bool		argument = is_agent && transport->prompt_argument && prompt != NULL &&
 		strlen(prompt) <= MAX_ARGUMENT;
 	BcLaunch	launch = {NULL, NULL, false};
+	BcTerminal	terminal;
 	BcFailure	failure;
 	json_t	   *command = stage_command();
 	int			error;
@@ -272,7 +287,8 @@ start_program(void)
 		return false;
 	}
 	json_decref(command);
-	error = bc_spawn(launch.argv, launch.envp, cwd, launch.guarded, &child);
+	error = bc_spawn(launch.argv, launch.envp, cwd, launch.guarded,
+					 is_agent && transport->terminal ? terminal_of(order, &terminal) : NULL, &child);
 	bc_sandbox_free(&launch);
 	if (error != 0)
 	{
@@ -565,7 +581,7 @@ silence_end(void)
 {
 	json_int_t	limit = bc_agent_limit("inactivity_ms");
 
-	if (limit <= 0 || falling_back || !transport->has_protocol || setup_index < nsetup ||
+	if (limit <= 0 || falling_back || !(transport->has_protocol || transport->terminal) || setup_index < nsetup ||
 		stage != STAGE_RUNNING || outcome != NULL)
 		return 0;
 	/* A long build or test run of the agent's says nothing either. */
@@ -629,6 +645,13 @@ check_deadlines(int64_t now)
 	}
 }
 
+static int64_t
+transport_due(void)
+{
+	return outcome == NULL && setup_index == nsetup && stage == STAGE_RUNNING && !falling_back &&
+		transport->due != NULL ? transport->due() : 0;
+}
+
 static int
 poll_timeout(int64_t now)
 {
@@ -645,6 +668,7 @@ poll_timeout(int64_t now)
 	}
 	if (outcome == NULL)
 		earliest(&when, cancel_end);
+	earliest(&when, transport_due());
 	/* Without a pidfd, or once that is used up, the end is looked for. */
 	if (child.pidfd < 0 && stage != STAGE_DRAINING)
 		earliest(&when, now + 20);
@@ -690,6 +714,8 @@ serve(void)
 		bc_spawn_close(&child.in);
 	if (stage != STAGE_DRAINING && bc_spawn_ended(&child, &status))
 		handle_exit(status);
+	if (passed(transport_due(), bc_now()))
+		transport->tick();
 	stand_still(bc_now());
 	check_deadlines(bc_now());
 	bc_stream_flush(false);

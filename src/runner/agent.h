@@ -13,6 +13,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 typedef struct BcTransport
 {
@@ -20,6 +21,12 @@ typedef struct BcTransport
 
 	/* Does the agent speak a protocol?  Then silence has a limit. */
 	bool		has_protocol;
+
+	/*
+	 * Does it run on a terminal?  Its output is then all it says, and silence
+	 * has a limit, too: it may wait for keys that nobody presses.
+	 */
+	bool		terminal;
 
 	/* Is the prompt given as the last argument? */
 	bool		prompt_argument;
@@ -51,6 +58,10 @@ typedef struct BcTransport
 	/* Does a person have to answer?  Then the limits of time stand still.  May be NULL: never. */
 	bool		(*waiting) (void);
 
+	/* When tick() is to be called, in ms of bc_now(); 0: not.  May be NULL, then tick() is, too. */
+	int64_t		(*due) (void);
+	void		(*tick) (void);
+
 	/*
 	 * It has ended, or closed its output, before the outcome was known.
 	 * "code" is its exit status, or -1 and "signal" the signal.
@@ -65,6 +76,7 @@ typedef struct BcTransport
 } BcTransport;
 
 extern const BcTransport bc_transport_command;
+extern const BcTransport bc_transport_pty;
 extern const BcTransport bc_transport_acp;
 extern const BcTransport bc_transport_stream_json;
 extern const BcTransport bc_transport_opencode;

@@ -52,7 +52,7 @@ try_sandbox(const json_t *order, const char *home, BcBuf *said)
 		free(failure.message);
 		return false;
 	}
-	error = bc_spawn(launch.argv, launch.envp, home, launch.guarded, &child);
+	error = bc_spawn(launch.argv, launch.envp, home, launch.guarded, NULL, &child);
 	bc_sandbox_free(&launch);
 	if (error != 0)
 	{

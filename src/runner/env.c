@@ -166,7 +166,7 @@ base(const json_t *order)
 	set(env, "LOGNAME", name);
 	set(env, "SHELL", "/bin/sh");
 	set(env, "LANG", "C.UTF-8");
-	set(env, "TERM", "dumb");
+	set(env, "TERM", strcmp(text(order, "transport", ""), "pty") == 0 ? "xterm-256color" : "dumb");
 	set(env, "TMPDIR", "/tmp");
 	set(env, "BOOCODER_WORKTREE", text(order, "cwd", "/"));
 	set_from(env, "BOOCODER_TASK_ID", order, "task_id");

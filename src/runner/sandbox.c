@@ -323,7 +323,9 @@ add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 	if (!json_is_true(json_object_get(sandbox, "network")))
 		add(argv, "--unshare-net");
 	add(argv, "--die-with-parent");
-	add(argv, "--new-session");
+	/* Only a terminal of its own can control its session: no keys can be pushed into another's. */
+	if (strcmp(text(order, "transport", ""), "pty") != 0)
+		add(argv, "--new-session");
 	add(argv, "--cap-drop");
 	add(argv, "ALL");
 	add_system(argv);

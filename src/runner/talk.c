@@ -52,7 +52,7 @@ bc_talk_start(BcTalk *talk, const json_t *order, const json_t *command, size_t m
 	*talk = (BcTalk) {.child = {0, -1, -1, -1, -1, -1}};
 	if (!bc_sandbox_launch(order, command, NULL, &launch, failure))
 		return false;
-	error = bc_spawn(launch.argv, launch.envp, cwd, launch.guarded, &talk->child);
+	error = bc_spawn(launch.argv, launch.envp, cwd, launch.guarded, NULL, &talk->child);
 	talk->sandboxed = !launch.guarded;
 	bc_sandbox_free(&launch);
 	if (error != 0)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: PostgreSQL
+#
+# The transport pty: programs for people, on a terminal of their own.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use BoocoderTest;
+use MIME::Base64;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $node = new_node('pty', conf => "boocoder.turn_inactivity_timeout = '2s'\nboocoder.cancel_grace = '500ms'\nboocoder.term_grace = '500ms'\nboocoder.handshake_timeout = '1s'");
+my $repo = make_repo('pty');
+add_project($node, 'demo', $repo);
+ok(wait_dispatcher($node), 'the dispatcher is there');
+# The agents that the sandbox shows are beside fake-acp.
+my $program = sql($node, "SELECT command[1] FROM boocoder.providers WHERE name = '" . add_fake_acp($node, 'fake') . "'");
+$program =~ s/fake-acp$/fake-pty/;
+sql($node, "SELECT boocoder.register_provider('typed', 'pty', ARRAY['$program'])");
+sql($node, "SELECT boocoder.register_provider('given', 'pty', ARRAY['$program', '{prompt}', '--model', '{model}'])");
+sql($node, "SELECT boocoder.register_provider('silent', 'pty', ARRAY['/bin/sh', '-c', 'read line; echo \"got \$line\"'])");
+
+sub text
+{
+	my ($task) = @_;
+	return sql($node, "SELECT coalesce(string_agg(payload->>'delta', '' ORDER BY seq), '') FROM boocoder.events WHERE task_id = $task AND kind = 'text'");
+}
+
+for my $sandbox (qw(on off))
+{
+	sql($node, "ALTER SYSTEM SET boocoder.sandbox = '$sandbox'");
+	sql($node, 'SELECT pg_reload_conf()');
+	sleep 0.3;
+	my $name = "sandbox $sandbox";
+
+	my $task = run_task($node, "say hello; tty; spin; colour red; ask; write $sandbox.txt content", 'demo', agent => 'typed');
+	settles($node, $task, 'completed', "$name: a prompt that is typed");
+	is(text($task), "fake-pty> hello\ntty 24 100\nxterm-256color\ndone\nred\nanswer ESC[1;1R\n",
+		"$name: a terminal with a size, that answers; plain text, the last state of a spinner");
+	is(sql($node, "SELECT path FROM boocoder.pending_changes WHERE task_id = $task"), "$sandbox.txt", "$name: the work is a change");
+	is(task_row($node, $task)->{transport}, 'pty', "$name: the transport is on record");
+
+	$task = run_task($node, "say two words", 'demo', agent => 'given');
+	settles($node, $task, 'completed', "$name: a prompt that is an argument");
+	is(text($task), "two words\n", "$name: is not typed, too");
+
+	$task = run_task($node, 'x', 'demo', agent => 'silent');
+	settles($node, $task, 'completed', "$name: a program that says nothing first");
+	is(text($task), "got x\n", "$name: is typed to all the same");
+
+	for my $case ([ 'exit 3', 'exit_nonzero' ], [ 'die', 'killed_by_signal' ], [ 'hang', 'inactivity_timeout' ])
+	{
+		my ($words, $reason) = @$case;
+		$task = run_task($node, "say begin; $words", 'demo', agent => 'typed');
+		settles($node, $task, 'failed', "$name: $words", 20);
+		is(task_row($node, $task)->{failure_reason}, $reason, "$name: $words: reason");
+		like(text($task), qr/begin/, "$name: $words: the text until then is kept");
+	}
+
+	$task = run_task($node, 'child; say up; hang', 'demo', agent => 'typed');
+	ok(until_true(sub { text($task) =~ /up/ }), "$name: a program under way");
+	sql($node, "SELECT boocoder.cancel($task)");
+	settles($node, $task, 'cancelled', "$name: is cancelled", 10);
+	ok(none_left($node), "$name: with what it left in a session of its own");
+
+	# An agent whose handshake fails goes on as a program for people.
+	sql($node, "SELECT boocoder.register_provider('both', 'acp', ARRAY['$program'])");
+	sql($node, "UPDATE boocoder.providers SET fallback = 'pty' WHERE name = 'both'");
+	$task = run_task($node, 'say fell back', 'demo', agent => 'both');
+	settles($node, $task, 'completed', "$name: the fallback of a handshake", 20);
+	like(text($task), qr/fell back\n$/, "$name: does the task");
+	is(task_row($node, $task)->{transport}, 'pty', "$name: and is on record");
+	is(sql($node, "SELECT payload->>'transport' FROM boocoder.events WHERE task_id = $task AND kind = 'status' AND payload->>'phase' = 'fallback'"), 'pty', "$name: as an event, too");
+}
+
+sql($node, "UPDATE boocoder.providers SET keep_raw = true WHERE name = 'typed'");
+my $task = run_task($node, 'colour red', 'demo', agent => 'typed');
+settles($node, $task, 'completed', 'the raw bytes are kept on request');
+my $raw = join '', map { decode_base64($_->{b}) }
+  sql_rows($node, "SELECT payload->>'base64' AS b FROM boocoder.events WHERE task_id = $task AND kind = 'log' AND payload->>'stream' = 'raw' ORDER BY seq");
+like($raw, qr/\e\[31mred\e\[0m\r+\n/, 'with all there is in them');
+ok(none_left($node), 'no process is left');
+$node->stop('fast');
+done_testing();
