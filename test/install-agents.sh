@@ -5,14 +5,28 @@
 #
 #   test/install-agents.sh [DIRECTORY]        (default: .build/agents in the repository)
 #
-# Afterwards DIRECTORY/bin has node, opencode and qwen, each of which answered --version as expected. A second run
-# finds that out and changes nothing. A node of its own comes first: under an old node npm doesn't fail, it silently
-# takes an older agent.
+# Afterwards DIRECTORY/bin has node and the agents, each of which answered --version as expected. A second run finds
+# that out and changes nothing. A node of its own comes first: under an old node npm doesn't fail, it silently takes an
+# older agent.
+#
+# An agent that can't be had does not stop the others: its reason is in DIRECTORY/bin/NAME.missing, and tests skip it.
+# Without node, opencode and qwen the exit code is 1.
 set -euo pipefail
 
 NODE_VERSION=24.9.0
-OPENCODE_VERSION=1.18.33
-QWEN_VERSION=0.24.4
+
+# name, npm package, its version, version the program tells, its file (in node_modules)
+AGENTS='
+opencode          opencode-ai                              1.18.33  1.18.33  opencode-ai/bin/opencode.exe
+qwen              @qwen-code/qwen-code                     0.24.4   0.24.4   @qwen-code/qwen-code/cli-entry.js
+claude            @anthropic-ai/claude-code                2.1.330  2.1.330  @anthropic-ai/claude-code/bin/claude.exe
+claude-agent-acp  @agentclientprotocol/claude-agent-acp    0.101.0  0.101.0  @agentclientprotocol/claude-agent-acp/dist/index.js
+pi                @earendil-works/pi-coding-agent          0.87.1   0.87.1   @earendil-works/pi-coding-agent/dist/bundle/cli.js
+codex-acp         @agentclientprotocol/codex-acp           2.6.0    2.6.0    @agentclientprotocol/codex-acp/dist/index.js
+codex             @agentclientprotocol/codex-acp           2.6.0    0.166.0  @openai/codex/bin/codex.js
+gemini            @google/gemini-cli                       0.61.0   0.61.0   @google/gemini-cli/bundle/gemini.js
+goose             @aaif/goose-binary-PLATFORM              0.20.1   1.34.0   @aaif/goose-binary-PLATFORM/bin/goose
+'
 
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${1:-$here/../.build/agents}
@@ -25,6 +39,26 @@ die()
 	exit 1
 }
 
+command -v npm > /dev/null || die "npm is missing (Debian: apt-get install npm)"
+case $(uname -s)-$(uname -m) in
+	Linux-x86_64) platform=linux-x64 ;;
+	Linux-aarch64) platform=linux-arm64 ;;
+	*) die "no agents for $(uname -s) on $(uname -m)" ;;
+esac
+node=$dir/node/node_modules/node-$platform/bin/node
+
+# name, version it says, package, its file below node_modules ("js:" when our node runs it)
+agents=(
+	"opencode 1.18.33 opencode-ai@1.18.33 opencode-ai/bin/opencode.exe"
+	"qwen 0.24.4 @qwen-code/qwen-code@0.24.4 js:@qwen-code/qwen-code/cli-entry.js"
+	"claude 2.1.330 @anthropic-ai/claude-code@2.1.330 @anthropic-ai/claude-code/bin/claude.exe"
+	"claude-agent-acp 0.101.0 @agentclientprotocol/claude-agent-acp@0.101.0 js:.bin/claude-agent-acp"
+	"pi 0.87.1 @earendil-works/pi-coding-agent@0.87.1 js:.bin/pi"
+	"codex-acp 2.6.0 @agentclientprotocol/codex-acp@2.6.0 js:.bin/codex-acp"
+	"gemini 0.61.0 @google/gemini-cli@0.61.0 js:.bin/gemini"
+	"goose 1.52.0 @aaif/goose-binary-$platform@1.52.0 @aaif/goose-binary-$platform/bin/goose"
+)
+
 # has NAME VERSION: DIRECTORY/bin/NAME runs and says that version
 has()
 {
@@ -32,9 +66,9 @@ has()
 	# A private home: asking for a version must not leave anything in the user's.
 	local home answer
 	home=$(mktemp -d)
-	answer=$(HOME=$home timeout 60 "$dir/bin/$1" --version 2>/dev/null | head -n 1) || true
+	answer=$(HOME=$home timeout 60 "$dir/bin/$1" --version 2> /dev/null < /dev/null | grep -oE '[0-9]+(\.[0-9]+)+' | head -n 1) || true
 	rm -rf "$home"
-	[ "${answer#v}" = "$2" ]
+	[ "$answer" = "$2" ]
 }
 
 # npm_install SUBDIRECTORY PACKAGE
@@ -42,12 +76,11 @@ npm_install()
 {
 	echo "install-agents: $2"
 	mkdir -p "$dir/$1"
-	(cd "$dir/$1" && npm install --prefix . --no-fund --no-audit --loglevel=error "$2" >&2) ||
-		die "npm could not install $2"
+	(cd "$dir/$1" && npm install --prefix . --no-fund --no-audit --loglevel=error "$2" >&2)
 }
 
-# program NAME COMMAND...: DIRECTORY/bin/NAME runs COMMAND (no symbolic links: qwen's start file looks for its
-# neighbours, and needs our node whatever PATH says)
+# program NAME COMMAND...: DIRECTORY/bin/NAME runs COMMAND (no symbolic links: some programs look for their neighbours,
+# and need our node whatever PATH says)
 program()
 {
 	local name=$1
@@ -60,45 +93,69 @@ program()
 	mv "$dir/bin/$name.new" "$dir/bin/$name"
 }
 
-if has node $NODE_VERSION && has opencode $OPENCODE_VERSION && has qwen $QWEN_VERSION; then
-	echo "install-agents: node $NODE_VERSION, opencode $OPENCODE_VERSION, qwen $QWEN_VERSION are in $dir"
-	exit 0
-fi
+# install NAME PACKAGE VERSION TELLS FILE: what is wrong, or nothing
+install()
+{
+	local name=$1 package=$2 version=$3 tells=$4 file=$5 sub
+	sub=${package##*/}			# codex comes with codex-acp
+	npm_install "$sub" "$package@$version" >&2 || {
+		echo "npm could not install $package@$version"
+		return
+	}
+	file=$dir/$sub/node_modules/$file
+	case $file in
+		*.js) program "$name" "$node" "$file" ;;
+		*) program "$name" "$file" ;;
+	esac
+	if [ "$name" = opencode ] && ! has opencode "$tells"; then
+		# An npm that runs no install scripts leaves a placeholder in place of the program.
+		(cd "$dir/$sub/node_modules/$package" && "$node" ./postinstall.mjs >&2) || true
+	fi
+	has "$name" "$tells" || echo "$name of $package@$version does not run, or is not $tells"
+}
 
-command -v npm > /dev/null || die "npm is missing (Debian: apt-get install npm)"
 case $(uname -s)-$(uname -m) in
 	Linux-x86_64) platform=linux-x64 ;;
 	Linux-aarch64) platform=linux-arm64 ;;
 	*) die "no agents for $(uname -s) on $(uname -m)" ;;
 esac
+node=$dir/node/node_modules/node-$platform/bin/node
 
 if ! has node $NODE_VERSION; then
-	npm_install node "node-$platform@$NODE_VERSION"
-	program node "$dir/node/node_modules/node-$platform/bin/node"
+	command -v npm > /dev/null || die "npm is missing (Debian: apt-get install npm)"
+	npm_install node "node-$platform@$NODE_VERSION" || die "npm could not install node $NODE_VERSION"
+	program node "$node"
 	has node $NODE_VERSION || die "node $NODE_VERSION does not run"
 fi
 
 # From here on npm itself and every install script run under that node.
-export PATH=$dir/node/node_modules/node-$platform/bin:$PATH
+export PATH=${node%/node}:$PATH
 
-if ! has opencode $OPENCODE_VERSION; then
-	npm_install opencode "opencode-ai@$OPENCODE_VERSION"
-	package=$dir/opencode/node_modules/opencode-ai
-	program opencode "$package/bin/opencode.exe"
-	if ! has opencode $OPENCODE_VERSION; then
-		# An npm that runs no install scripts leaves a placeholder in place of the program.
-		(cd "$package" && node ./postinstall.mjs >&2) || true
+there="node $NODE_VERSION"
+failed=
+while read -r name package version tells file; do
+	[ -n "$name" ] || continue
+	if has "$name" "$tells"; then
+		problem=
+	elif command -v npm > /dev/null; then
+		problem=$(install "$name" "${package/PLATFORM/$platform}" "$version" "$tells" "${file/PLATFORM/$platform}" < /dev/null)
+	else
+		problem="npm is missing (Debian: apt-get install npm)"
 	fi
-	has opencode $OPENCODE_VERSION || die "opencode $OPENCODE_VERSION does not run"
-fi
-
-if ! has qwen $QWEN_VERSION; then
-	npm_install qwen "@qwen-code/qwen-code@$QWEN_VERSION"
-	program qwen "$dir/node/node_modules/node-$platform/bin/node" \
-		"$dir/qwen/node_modules/@qwen-code/qwen-code/cli-entry.js"
-	has qwen $QWEN_VERSION || die "qwen $QWEN_VERSION does not run"
-fi
+	if [ -z "$problem" ]; then
+		rm -f "$dir/bin/$name.missing"
+		there="$there, $name $tells"
+	else
+		echo "install-agents: $problem" >&2
+		rm -f "$dir/bin/$name"
+		echo "$problem" > "$dir/bin/$name.missing"
+		case $name in
+			opencode | qwen) failed=1 ;;
+		esac
+	fi
+done <<< "$AGENTS"
 
 # The agents run as other users and without a right to write here.
-chmod -R a+rX "$dir"
-echo "install-agents: node $NODE_VERSION, opencode $OPENCODE_VERSION, qwen $QWEN_VERSION are in $dir"
+chmod -R a+rX "$dir" 2> /dev/null || true
+echo "install-agents: $there are in $dir"
+[ -z "$failed" ]

@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include <signal.h>
+#include <sys/socket.h>
 
 #include "extension/process.h"
 #include "extension/runners.h"
@@ -149,6 +150,8 @@ bc_runners_kill(BcRunner *runner)
 {
 	/* Not reaped yet, so the pid can't be anybody else's. */
 	(void) kill(runner->pid, SIGKILL);
+	/* What a launch prefix started may be out of reach; the end of its input is not. */
+	(void) shutdown(runner->channel.fd, SHUT_RDWR);
 }
 
 static void

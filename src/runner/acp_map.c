@@ -76,8 +76,8 @@ replace(char **where, const char *text)
 	*where = text != NULL ? bc_strdup(text) : NULL;
 }
 
-static bool
-is_agent(const BcAcpMap *map, const char *known)
+bool
+bc_acp_map_is_agent(const BcAcpMap *map, const char *known)
 {
 	return map->known != NULL && strcmp(map->known, known) == 0;
 }
@@ -87,8 +87,8 @@ bc_acp_map_agent(BcAcpMap *map, const char *known)
 {
 	replace(&map->known, known);
 	bc_acp_usage_agent(&map->usage, known);
-	bc_stream_says_again(is_agent(map, "opencode") || is_agent(map, "claude") ||
-						 is_agent(map, "qwen"));
+	bc_stream_says_again(bc_acp_map_is_agent(map, "opencode") || bc_acp_map_is_agent(map, "claude") ||
+						 bc_acp_map_is_agent(map, "qwen"));
 }
 
 void
@@ -174,7 +174,7 @@ add_text(BcAcpMap *map, BcTextKind kind, const json_t *update)
 	{
 		model_spoke(map);
 		/* What codex itself says, a warning or an error in one piece, has no id. */
-		if (is_agent(map, "codex") && kind == BC_TEXT && (message == NULL || !map->text_has_id))
+		if (bc_acp_map_is_agent(map, "codex") && kind == BC_TEXT && (message == NULL || !map->text_has_id))
 			bc_stream_end_text();
 		map->text_is_last = kind == BC_TEXT;
 		map->text_has_id = message != NULL;
@@ -423,7 +423,7 @@ session_info(BcAcpMap *map, const json_t *update)
 		replace(&map->title, title);
 		event("title", json_pack("{s:O}", "title", json_object_get(update, "title")));
 	}
-	if (is_agent(map, "codex"))
+	if (bc_acp_map_is_agent(map, "codex"))
 		codex_status(map, json_object_get(json_object_get(update, "_meta"), "codex"));
 }
 
@@ -522,7 +522,7 @@ bc_acp_map_result(BcAcpMap *map, const json_t *result)
 char *
 bc_acp_map_error(BcAcpMap *map)
 {
-	bool		own_words = map->text_is_last && !(is_agent(map, "codex") && map->text_has_id);
+	bool		own_words = map->text_is_last && !(bc_acp_map_is_agent(map, "codex") && map->text_has_id);
 
 	bc_stream_end_text();
 	return bc_acp_hidden_error(map->known != NULL ? map->known : "",

@@ -22,6 +22,9 @@ typedef struct BcAcpMap BcAcpMap;
 extern BcAcpMap *bc_acp_map_new(void);
 extern void bc_acp_map_free(BcAcpMap *map);
 
+/* Is it that known agent (see bc_acp_known())? */
+extern bool bc_acp_map_is_agent(const BcAcpMap *map, const char *known);
+
 /* What becomes known as the conversation goes on; copied. */
 extern void bc_acp_map_agent(BcAcpMap *map, const char *known);	/* acp_agents.h */
 extern void bc_acp_map_session(BcAcpMap *map, const char *session_id);

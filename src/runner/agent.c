@@ -29,8 +29,6 @@
 #define DRAIN_MS 1000
 #define KILLED_GRACE_MS 1000
 #define CLOSED_GRACE_MS 500
-#define TERMINAL_ROWS 24
-#define TERMINAL_COLUMNS 100
 #define WORKING_FACTOR 10		/* of the limit of silence while a tool runs */
 
 /* How far the running program is from its end */
@@ -50,6 +48,8 @@ static const BcTransport *const transports[] = {
 	&bc_transport_stream_json,
 	&bc_transport_opencode,
 };
+
+static const BcTerminal screen = {.rows = 24, .columns = 100};
 
 static const json_t *order;		/* with what the fallback says, once that is used */
 static const BcTransport *transport;
@@ -251,17 +251,6 @@ stage_command(void)
 	return json_incref(json_object_get(order, "command"));
 }
 
-static const BcTerminal *
-terminal_of(const json_t *of, BcTerminal *terminal)
-{
-	json_int_t	rows = json_integer_value(json_object_get(of, "rows"));
-	json_int_t	columns = json_integer_value(json_object_get(of, "cols"));
-
-	terminal->rows = (unsigned short) (rows > 0 && rows < 1000 ? rows : TERMINAL_ROWS);
-	terminal->columns = (unsigned short) (columns > 0 && columns < 1000 ? columns : TERMINAL_COLUMNS);
-	return terminal;
-}
-
 /* Starts the setup command that is next, or the agent.  False: the outcome is settled. */
 static bool
 start_program(void)
@@ -272,7 +261,6 @@ start_program(void)
 	bool		argument = is_agent && transport->prompt_argument && prompt != NULL &&
 		strlen(prompt) <= MAX_ARGUMENT;
 	BcLaunch	launch = {NULL, NULL, false};
-	BcTerminal	terminal;
 	BcFailure	failure;
 	json_t	   *command = stage_command();
 	int			error;
@@ -288,7 +276,7 @@ start_program(void)
 	}
 	json_decref(command);
 	error = bc_spawn(launch.argv, launch.envp, cwd, launch.guarded,
-					 is_agent && transport->terminal ? terminal_of(order, &terminal) : NULL, &child);
+					 is_agent && transport->terminal ? &screen : NULL, &child);
 	bc_sandbox_free(&launch);
 	if (error != 0)
 	{
@@ -427,56 +415,36 @@ handle_exit(int status)
 	enter(STAGE_DRAINING, DRAIN_MS);
 }
 
-/* Reads once; false at the end of the file. */
-static bool
-read_some(int fd, char *buffer, ssize_t *n)
-{
-	do
-		*n = read(fd, buffer, READ_SIZE);
-	while (*n < 0 && errno == EINTR);
-	if (*n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-	{
-		*n = 0;
-		return true;
-	}
-	return *n > 0;
-}
-
 static void
 read_output(void)
 {
 	static char buffer[READ_SIZE];
-	ssize_t		n;
+	size_t		n = bc_spawn_read(&child.out, buffer, READ_SIZE);
 
-	if (!read_some(child.out, buffer, &n))
-	{
-		bc_spawn_close(&child.out);
-		/* A conversation is over then, whether or not the process ends too. */
-		if (transport->has_protocol && setup_index == nsetup && outcome == NULL && !falling_back)
-			bc_agent_expect(CLOSED_GRACE_MS, "agent_exited", "the agent closed its output");
-	}
-	if (n <= 0)
+	/* A conversation is over with its output, whether or not the process ends too. */
+	if (child.out < 0 && transport->has_protocol && setup_index == nsetup && outcome == NULL &&
+		!falling_back)
+		bc_agent_expect(CLOSED_GRACE_MS, "agent_exited", "the agent closed its output");
+	if (n == 0)
 		return;
 	last_sign = bc_now();
 	if (setup_index < nsetup)
-		bc_stream_log("setup", buffer, (size_t) n);
+		bc_stream_log("setup", buffer, n);
 	else if (outcome == NULL && !falling_back)
-		transport->output(buffer, (size_t) n);
+		transport->output(buffer, n);
 }
 
 static void
 read_errors(void)
 {
 	static char buffer[READ_SIZE];
-	ssize_t		n;
+	size_t		n = bc_spawn_read(&child.err, buffer, READ_SIZE);
 
-	if (!read_some(child.err, buffer, &n))
-		bc_spawn_close(&child.err);
-	if (n <= 0)
+	if (n == 0)
 		return;
 	last_sign = bc_now();
-	bc_stream_log(setup_index < nsetup ? "setup" : "stderr", buffer, (size_t) n);
-	bc_buf_add(&errors, buffer, (size_t) n);
+	bc_stream_log(setup_index < nsetup ? "setup" : "stderr", buffer, n);
+	bc_buf_add(&errors, buffer, n);
 	if (errors.len > 2 * STDERR_TAIL)
 		bc_buf_consume(&errors, errors.len - STDERR_TAIL);
 }
@@ -742,7 +710,6 @@ abandon(void)
 static bool
 prepare(void)
 {
-	const char *name = json_string_value(json_object_get(order, "transport"));
 	const char *cwd = json_string_value(json_object_get(order, "cwd"));
 	const char *git_dir = json_string_value(json_object_get(order, "git_dir"));
 	const json_t *sandbox = json_object_get(order, "sandbox");
@@ -750,7 +717,7 @@ prepare(void)
 	const char *lasting =
 		json_string_value(json_object_get(json_object_get(sandbox, "agent_home"), "path"));
 
-	transport = find_transport(name);
+	transport = find_transport(json_string_value(json_object_get(order, "transport")));
 	if (transport == NULL)
 	{
 		settle("failed", "transport_unsupported", "the provider's transport is not supported");
@@ -808,8 +775,6 @@ bc_agent_run(const json_t *the_order)
 	bc_stream_end_text();
 	if (transport != NULL)
 		bc_agent_report("transport", json_string(transport->name));
-	else
-		bc_agent_report("transport", json_incref(json_object_get(order, "transport")));
 	bc_agent_report("outcome", json_string(outcome));
 	bc_agent_report("reason", reason != NULL ? json_string(reason) : json_null());
 	bc_agent_report("message", message != NULL ? json_string(message) : json_null());

@@ -50,6 +50,21 @@ bc_spawn_close(int *fd)
 	*fd = -1;
 }
 
+size_t
+bc_spawn_read(int *fd, char *buffer, size_t size)
+{
+	ssize_t		n;
+
+	if (*fd < 0)
+		return 0;
+	do
+		n = read(*fd, buffer, size);
+	while (n < 0 && errno == EINTR);
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK))
+		bc_spawn_close(fd);
+	return n > 0 ? (size_t) n : 0;
+}
+
 static void
 close_pipes(Pipes *pipes)
 {

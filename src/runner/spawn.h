@@ -45,6 +45,12 @@ typedef struct BcTerminal
 extern int	bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
 					 const BcTerminal *terminal, BcChild *child);
 
+/*
+ * Reads once from a descriptor of a child; closes it at its end.  The number
+ * of bytes, 0 when there are none, now or ever.
+ */
+extern size_t bc_spawn_read(int *fd, char *buffer, size_t size);
+
 /* Closes one descriptor of a child if it is open. */
 extern void bc_spawn_close(int *fd);
 

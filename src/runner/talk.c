@@ -85,28 +85,12 @@ bc_talk_stop(BcTalk *talk)
 	talk->stop = true;
 }
 
-/* Reads once into "buffer"; closes the descriptor at its end. */
-static size_t
-read_some(int *fd, char *buffer)
-{
-	ssize_t		n;
-
-	if (*fd < 0)
-		return 0;
-	do
-		n = read(*fd, buffer, READ_SIZE);
-	while (n < 0 && errno == EINTR);
-	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK))
-		bc_spawn_close(fd);
-	return n > 0 ? (size_t) n : 0;
-}
-
 static void
 read_errors(BcTalk *talk)
 {
 	static char buffer[READ_SIZE];
 
-	bc_buf_add(&talk->errors, buffer, read_some(&talk->child.err, buffer));
+	bc_buf_add(&talk->errors, buffer, bc_spawn_read(&talk->child.err, buffer, READ_SIZE));
 	if (talk->errors.len > ERRORS_KEPT)
 		bc_buf_consume(&talk->errors, talk->errors.len - ERRORS_KEPT);
 }
@@ -194,7 +178,7 @@ bc_talk_listen(BcTalk *talk, int64_t until, BcLineHandler handler, void *arg)
 			return BC_TALK_LATE;
 		if (!last && !serve(talk, until))
 			continue;
-		n = read_some(&talk->child.out, buffer);
+		n = bc_spawn_read(&talk->child.out, buffer, READ_SIZE);
 		if (!bc_lines_feed(&talk->lines, buffer, n, handler, arg))
 			return BC_TALK_TOO_LONG;
 		if (talk->stop)
@@ -214,7 +198,7 @@ await_end(BcTalk *talk, int64_t until)
 
 	while (!talk->ended && !cancelled && bc_now() < until)
 		if (serve(talk, until))
-			(void) read_some(&talk->child.out, buffer);
+			(void) bc_spawn_read(&talk->child.out, buffer, READ_SIZE);
 }
 
 static int64_t

@@ -198,6 +198,15 @@ my $task = run_task($node, 'ask; ask allow_once,allow_always', 'demo', agent => 
 settles($node, $task, 'completed', 'permission asked, policy reject');
 like(text_of($node, $task), qr/opt-2-reject_once.*"outcome":"cancelled"/s, 'the rejecting option, or cancelled when there is none');
 
+# ---- gemini reads what it is about to make, and understands no error ----
+
+$task = run_task($node, 'fs-read nowhere.txt', 'demo', agent => fake());
+settles($node, $task, 'completed', 'a file that is not there');
+like(text_of($node, $task), qr/Resource not found/, 'is an error, in the words of the protocol');
+$task = run_task($node, 'fs-read nowhere.txt', 'demo', agent => fake('--name=gemini-cli'));
+settles($node, $task, 'completed', 'the same for gemini');
+like(text_of($node, $task), qr/"content":""/, 'is an empty one');
+
 # ---- cancel, by what the agent makes of it ----
 
 for my $manner ('on-cancel cancelled; text up; sleep 60', 'on-cancel ignore; text up; sleep 60', 'on-cancel error; text up; sleep 60',

@@ -63,7 +63,8 @@ for my $sandbox (qw(on off))
 	# ---- environment: an allow-list ----
 
 	my %seen = map { /^([^=]+)=(.*)$/ ? ($1 => $2) : () } split /\n/, report('env');
-	my %allowed = map { $_ => 1 } qw(PATH HOME USER LOGNAME SHELL LANG TZ TERM TMPDIR BOOCODER_TASK_ID BOOCODER_WORKTREE PWD OLDPWD SHLVL _);
+	my %allowed = map { $_ => 1 } qw(PATH HOME USER LOGNAME SHELL LANG TZ TERM TMPDIR BOOCODER_TASK_ID BOOCODER_WORKTREE
+		BOOCODER_PROJECT BOOCODER_SESSION_ID BOOCODER_BRANCH BOOCODER_BASE_COMMIT BOOCODER_PORT BOOCODER_PORT_COUNT PWD OLDPWD SHLVL _);
 	is_deeply([ grep { !$allowed{$_} } sort keys %seen ], [], "sandbox $sandbox: nothing but the allowed environment");
 	isnt($seen{HOME}, (getpwuid $>)[7], "sandbox $sandbox: HOME is a private one");
 	like($seen{BOOCODER_TASK_ID}, qr/^\d+$/, "sandbox $sandbox: the agent knows its task");

@@ -230,7 +230,7 @@ files_are_served_inside_the_worktree_only(void **state)
 	line = bc_asprintf("{'id':4,'method':'fs/read_text_file','params':{'path':'%s2'}}", path);
 	say(line);
 	free(line);
-	expect("{'jsonrpc':'2.0','id':4,'error':{'code':-32002,'message':'no such file'}}");
+	expect("{'jsonrpc':'2.0','id':4,'error':{'code':-32002,'message':'Resource not found: no such file'}}");
 	say("{'id':5,'method':'fs/read_text_file','params':{'path':'/etc/passwd'}}");
 	expect("{'jsonrpc':'2.0','id':5,'error':{'code':-32602,'message':'the path is not inside the worktree'}}");
 	say("{'id':6,'method':'fs/write_text_file','params':{'path':'/w/x'}}");

@@ -47,7 +47,7 @@ start(const char *script, bool guarded)
 	char	   *argv[] = {"/bin/sh", "-c", (char *) script, NULL};
 	BcChild		child;
 
-	assert_int_equal(bc_spawn(argv, environment, "/", guarded, &child), 0);
+	assert_int_equal(bc_spawn(argv, environment, "/", guarded, NULL, &child), 0);
 	assert_true(child.pid > 0);
 	assert_int_equal(child.control >= 0, guarded);
 	return child;
@@ -113,8 +113,8 @@ a_failed_exec_is_an_errno(void **state)
 	(void) state;
 	for (int guarded = 0; guarded <= 1; guarded++)
 	{
-		assert_int_equal(bc_spawn(none, environment, "/", guarded, &child), ENOENT);
-		assert_int_equal(bc_spawn(directory, environment, "/", guarded, &child), EACCES);
+		assert_int_equal(bc_spawn(none, environment, "/", guarded, NULL, &child), ENOENT);
+		assert_int_equal(bc_spawn(directory, environment, "/", guarded, NULL, &child), EACCES);
 		assert_int_equal(bc_spawn(good, environment, "/nonexistent", guarded, &child), ENOENT);
 		assert_int_equal(bc_spawn(good, environment, "/bin/true", guarded, &child), ENOTDIR);
 	}

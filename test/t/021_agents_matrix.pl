@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: PostgreSQL
+#
+# Every real agent over every transport it has, and what boocoder makes of it: edits, reasoning, permissions, a cancel,
+# usage compared with what the model served, models, modes, commands. What is expected of each is the table below: "yes",
+# or "no" with the reason; any difference fails.
+#
+# Prints the table that doc/agents.md has, and with BOOCODER_WRITE_AGENT_TABLE=FILE puts it between the markers of that
+# file (FILE 1 means doc/agents.md here). BOOCODER_MATRIX="claude goose" runs some of them only.
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use BoocoderTest;
+use BoocoderAgents qw(agents_directory missing_agent agent_rows settings_files);
+use IPC::Run ();
+use Test::More;
+
+if ($ENV{BOOCODER_SKIP_REAL_AGENTS})
+{
+	plan skip_all => 'BOOCODER_SKIP_REAL_AGENTS is set';
+}
+my $agents = agents_directory();
+my $no_node = missing_agent('node');
+BAIL_OUT("node is $no_node, or set BOOCODER_SKIP_REAL_AGENTS=1") if $no_node;
+
+# ---- what is expected ----
+
+my @columns = qw(probe edits reasoning asks cancel usage models modes commands);
+my $line_mode = 'no: its output does not tell';
+my %expected = (
+	'opencode-acp' => { usage => 'no: tokens of the last call of a turn; the cost is complete' },
+	'opencode' => { asks => 'no: it can not', models => $line_mode, modes => $line_mode, commands => $line_mode },
+	'qwen-acp' => {},
+	'qwen-stream' => { models => $line_mode, modes => $line_mode },
+	'claude' => { modes => $line_mode },
+	'claude-acp' => {},
+	'pi' => { asks => 'no: it can not', models => $line_mode, modes => $line_mode, commands => $line_mode },
+	'codex-acp' => {},
+	'codex' => { asks => 'no: it can not', models => $line_mode, modes => $line_mode, commands => $line_mode },
+	'gemini' => { usage => 'no: it does not tell cached and reasoning tokens' },
+	'goose' => { usage => 'no: tokens of the last call of a turn', commands => 'no: it has none' },
+);
+
+# The modes for working unasked and for asking. An agent without any asks by its configuration, or never.
+my %modes = (
+	'qwen-acp' => [qw(yolo default)],
+	'qwen-stream' => [qw(yolo default)],
+	'claude' => [qw(bypassPermissions default)],
+	'claude-acp' => [qw(bypassPermissions default)],
+	'codex-acp' => [qw(agent-full-access workspace-write)],
+	'gemini' => [qw(yolo default)],
+	'goose' => [qw(auto approve)],
+);
+
+# What each call of the model is in the ledger: input, cached, output. The model serves 800, 200, 50; "last": only the
+# last call of a turn is told.
+my %told = (
+	'opencode-acp' => { call => [ 800, 200, 40 ], last => 1 },
+	'gemini' => { call => [ 1000, 0, 40 ] },
+	'goose' => { call => [ 1000, 0, 50 ], last => 1 },
+);
+my @served = (800, 200, 50);
+
+# ---- the model ----
+
+my $log = "$scratch/llm.log";
+my ($stub_in, $stub_out) = ('', '');
+my $stub = IPC::Run::start(
+	[ "$agents/bin/node", "$agents_dir/llm-stub.mjs", '--port-file', "$scratch/port", '--log', $log ],
+	'<', \$stub_in, '>', \$stub_out, '2>&1');
+ok(until_true(sub { -s "$scratch/port" }, 20), 'the scripted model listens') or BAIL_OUT($stub_out);
+chomp(my $port = slurp("$scratch/port"));
+
+# What it was asked by one agent for one script, known by a word in it.
+sub requests
+{
+	my ($agent, $word) = @_;
+	return grep { $_->{path} =~ m{^/\Q$agent\E/} && grep { /\Q$word\E/ } @{ $_->{script} // [] } }
+	  map { json->decode($_) } split /\n/, -e $log ? slurp($log) : '';
+}
+
+# The steps of a script that were served. Agents may ask twice at the same step, such as for what a user might say next.
+sub steps
+{
+	my %seen;
+	$seen{ $_->{step} } = 1 for grep { $_->{served} } requests(@_);
+	return scalar keys %seen;
+}
+
+# ---- the server ----
+
+my %settings = settings_files();
+spew("$scratch/settings/$_", $settings{$_}) for keys %settings;
+my $node = new_node('matrix', conf => <<"CONF");
+boocoder.sandbox_ro_paths = '$agents:$scratch/settings'
+boocoder.handshake_timeout = '60s'
+boocoder.cancel_grace = '3s'
+boocoder.max_running = 6
+CONF
+my $repo = make_repo('matrix', { 'hello.txt' => "hello\n" });
+add_project($node, 'demo', $repo);
+ok(wait_dispatcher($node), 'the dispatcher is there');
+
+sub add_agent
+{
+	my ($row) = @_;
+	my $array = sub { return 'ARRAY[' . join(', ', map { literal($_) } @_) . ']::text[]' };
+	sql($node, 'INSERT INTO boocoder.providers (name, label, transport, kind, command, version_args, env, default_model) VALUES ('
+		  . join(', ', literal("m-$row->{name}"), literal($row->{label}), literal($row->{transport}), literal($row->{kind}),
+			$array->(@{ $row->{command} }), $array->(@{ $row->{version_args} }), literal(json->encode($row->{env})),
+			# over the protocol the agent's own default is the same model
+			$row->{transport} eq 'acp' ? 'NULL' : literal($row->{model})) . ')');
+}
+
+sub changes
+{
+	my ($task) = @_;
+	return sql($node, "SELECT coalesce(string_agg(kind || ' ' || path, ', ' ORDER BY path), '') FROM boocoder.pending_changes WHERE task_id = $task");
+}
+
+sub asked
+{
+	my ($task) = @_;
+	return sql($node, "SELECT min(id) FROM boocoder.permission_requests WHERE task_id = $task AND status = 'pending'");
+}
+
+# The ledger's sum for tasks: input, cached, output.
+sub ledger
+{
+	my $tasks = join ', ', @_;
+	return sql($node, "SELECT concat_ws(' ', sum(input_tokens), sum(cached_tokens), sum(output_tokens)) FROM boocoder.usage_events WHERE task_id IN ($tasks)");
+}
+
+sub yes { return $_[0] ? 'yes' : 'no' }
+
+# ---- one agent ----
+
+sub try_agent
+{
+	my ($row) = @_;
+	my $name = $row->{name};
+	my $agent = "m-$name";
+	my ($works, $asks) = @{ $modes{$name} // [] };
+	my $can_ask = ($expected{$name}{asks} // '') !~ /^no/;
+	my $write = $name eq 'codex-acp' ? '!escalate touch' : '!write';
+	my %seen = (asks => 'no');
+
+	# Four turns at once, each in its own session.
+	add_agent($row);
+	sql($node, "SELECT boocoder.probe_agents('$agent')");
+	my $edit = run_task($node, "!reason Pondering.\n!say Working.\n!read hello.txt\n!write hello.txt hello from $name\\n\n!write $name/new.txt new\\n\n!end All good.",
+		'demo', agent => $agent, mode => $works, permission_policy => 'allow');
+	my $hanging = run_task($node, "!hang $name-hangs", 'demo', agent => $agent, mode => $works);
+	my ($allowed, $denied) = map {
+		run_task($node, "$write $name-$_.txt asked\n!end Asked.", 'demo', agent => $agent, mode => $asks, permission_policy => 'ask')
+	} $can_ask ? qw(allowed denied) : ();
+
+	# a permission, given and refused
+	if ($can_ask)
+	{
+		ok(until_true(sub { asked($allowed) && asked($denied) }, 60), "$name: asks") or explain_task($node, $allowed);
+		for ([ $allowed, 'allow' ], [ $denied, 'reject' ])
+		{
+			my $request = asked($_->[0]) or next;
+			sql($node, "SELECT boocoder.answer_permission($request, '$_->[1]')");
+		}
+		wait_settled($node, $_, 60) for $allowed, $denied;
+		my $outcome = join '; ', task_state($node, $allowed), changes($allowed), changes($denied);
+		is($outcome, "completed; add $name-allowed.txt; ", "$name: does what it was allowed to, and that only");
+		$seen{asks} = yes($outcome eq "completed; add $name-allowed.txt; ");
+	}
+
+	# a cancel while the model does not answer
+	ok(until_true(sub { requests($name, "$name-hangs") > 0 }, 60), "$name: waits for its model");
+	sql($node, "SELECT boocoder.cancel($hanging)");
+	$seen{cancel} = yes(wait_settled($node, $hanging, 30) eq 'cancelled');
+
+	# edits, reasoning
+	settles($node, $edit, 'completed', "$name: a task completes", 90);
+	$seen{edits} = yes(changes($edit) eq "modify hello.txt, add $name/new.txt" && text_of($node, $edit) =~ /Working\..*All good\./s);
+	diag("$name: changes: ", changes($edit), ', text: ', text_of($node, $edit)) if $seen{edits} eq 'no';
+	$seen{reasoning} = yes(sql($node, "SELECT string_agg(payload->>'text', '') FROM boocoder.message_parts WHERE task_id = $edit AND kind = 'reasoning'")
+		  =~ /Pondering\./);
+
+	# what it offers
+	my $chat = task_row($node, $edit)->{chat_id};
+	my $session = sql_row($node, "SELECT * FROM boocoder.agent_sessions WHERE chat_id = $chat") // {};
+	$seen{models} = yes(grep { $_->{id} =~ /\Q$row->{model}\E/ } @{ $session->{models} // [] });
+	$seen{modes} = yes(@{ $session->{modes} // [] } > 1);
+	$seen{commands} = yes(sql($node, "SELECT count(*) FROM boocoder.agent_commands WHERE chat_id = $chat") > 0);
+
+	# usage, over one turn and over two
+	my $more = run_task($node, "!write $name/second.txt second\\n", 'demo', agent => $agent, chat => $chat, mode => $works,
+		permission_policy => 'allow');
+	settles($node, $more, 'completed', "$name: a follow-up completes", 90);
+	is(changes($more), "modify hello.txt, add $name/new.txt, add $name/second.txt", "$name: with its edit");
+	my @steps = (steps($name, "hello from $name"), steps($name, "$name/second.txt"));
+	is("@steps", '4 2', "$name: the model served each step");
+	my $told = $told{$name} // { call => \@served };
+	my $usage = sub {
+		my ($turns, $call, $last) = @_;
+		my $calls = $last ? $turns : $turns == 1 ? $steps[0] : $steps[0] + $steps[1];
+		return join ' ', map { $_ * $calls } @$call;
+	};
+	is(ledger($edit), $usage->(1, $told->{call}, $told->{last}), "$name: tokens of one turn");
+	is(ledger($edit, $more), $usage->(2, $told->{call}, $told->{last}), "$name: tokens of two turns");
+	$seen{usage} = yes(ledger($edit, $more) eq $usage->(2, \@served));
+
+	# the probe
+	until_true(sub { sql($node, "SELECT count(*) FROM boocoder.available_agents WHERE name = '$agent' AND probed_at IS NOT NULL") }, 60);
+	my $probed = sql_row($node, "SELECT * FROM boocoder.available_agents WHERE name = '$agent'") // {};
+	$seen{probe} = yes(($probed->{status} // '') eq 'ready' && ($probed->{version} // '') =~ /\d/);
+	diag("$name: probe: ", json->encode($probed)) if $seen{probe} eq 'no';
+	$row->{version} = ($probed->{version} // '') =~ /(\d+(?:\.\d+)+)/ ? $1 : '?';
+
+	ok(none_left($node, undef, 10), "$name: no process is left");
+	for my $column (@columns)
+	{
+		my $expect = $expected{$name}{$column} // 'yes';
+		is($seen{$column}, $expect =~ /^no/ ? 'no' : 'yes', "$name: $column: $expect");
+	}
+	$row->{seen} = \%seen;
+}
+
+# ---- all of them ----
+
+my @rows = agent_rows("http://127.0.0.1:$port", "$scratch/settings");
+is(join(' ', sort map { $_->{name} } @rows), join(' ', sort keys %expected), 'each agent has its expectations');
+if ($ENV{BOOCODER_MATRIX})
+{
+	my %wanted = map { $_ => 1 } split ' ', $ENV{BOOCODER_MATRIX};
+	@rows = grep { $wanted{ $_->{name} } } @rows;
+}
+for my $row (@rows)
+{
+	SKIP:
+	{
+		$stub->pumpable or BAIL_OUT("the scripted model is gone: $stub_out");
+		my $missing = missing_agent($row->{program});
+		skip("$row->{name}: $missing", 1) if $missing;
+		my $began = now;
+		try_agent($row);
+		diag(sprintf '%s: %.1f s', $row->{name}, now() - $began);
+	}
+}
+$stub->kill_kill;
+$node->stop('fast');
+
+# ---- the table ----
+
+my %title = (probe => 'probe', asks => 'permission allowed, denied', usage => 'usage to the token', edits => 'edits, follow-up');
+my (@notes, %note);
+my $table = '| agent | version | transport | ' . join(' | ', map { $title{$_} // $_ } @columns) . " |\n|" . ' --- |' x (3 + @columns) . "\n";
+for my $row (grep { $_->{seen} } @rows)
+{
+	my @cells = map {
+		my $expect = $expected{ $row->{name} }{$_} // '';
+		my ($why) = $expect =~ /^no: (.*)/;
+		if ($row->{seen}{$_} eq 'no' && $why)
+		{
+			push @notes, $why unless $note{$why};
+			$note{$why} //= @notes;
+		}
+		$row->{seen}{$_} . ($row->{seen}{$_} eq 'no' && $why ? " ($note{$why})" : '')
+	} @columns;
+	$table .= '| ' . join(' | ', $row->{label}, $row->{version}, "`$row->{transport}`", @cells) . " |\n";
+}
+$table .= "\n" . join("\n", map { '(' . ($_ + 1) . ") $notes[$_]" . ($_ < $#notes ? '; ' : '.') } 0 .. $#notes) . "\n" if @notes;
+note($table);
+print STDERR $table if $ENV{BOOCODER_WRITE_AGENT_TABLE};
+if (my $file = $ENV{BOOCODER_WRITE_AGENT_TABLE})
+{
+	$file = "$FindBin::RealBin/../../doc/agents.md" if $file eq '1';
+	my $text = slurp($file);
+	ok($text =~ s{(<!-- generated: agents -->\n).*?(<!-- end -->)}{$1$table$2}s, "the table is in $file");
+	spew($file, $text);
+}
+done_testing();
