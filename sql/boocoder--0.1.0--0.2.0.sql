@@ -1790,7 +1790,7 @@ COMMENT ON COLUMN boocoder.providers.keep_raw IS 'of the transport pty: what cam
 COMMENT ON COLUMN boocoder.providers.models_url IS 'OpenAI-compatible endpoint (.../v1) whose models are offered, too, under models_prefix';
 COMMENT ON COLUMN boocoder.providers.permission_policy IS 'how requests of the agent for permission are answered where no rule, task or project says more';
 COMMENT ON COLUMN boocoder.projects.teardown IS 'shell commands run in a worktree before it is removed, inside the sandbox';
-COMMENT ON COLUMN boocoder.projects.copy_files IS 'patterns, as in .gitignore, of untracked files copied from the checkout into each new worktree, beside those of its .worktreeinclude';
+COMMENT ON COLUMN boocoder.projects.copy_files IS 'patterns of ignored files that are copied from the checkout into each new worktree, beside those of its .worktreeinclude';
 COMMENT ON COLUMN boocoder.projects.permission_policy IS 'overrides that of the provider';
 COMMENT ON COLUMN boocoder.projects.launch_prefix IS 'starts the runners of the project, for example {sudo,-n,-u,alice}: repository, worktrees and agents are then that user''s';
 COMMENT ON COLUMN boocoder.projects.worktree_root IS 'where its worktrees are, instead of boocoder.worktree_root; ~/ is the home of the user the runner runs as';

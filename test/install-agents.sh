@@ -121,7 +121,9 @@ case $(uname -s)-$(uname -m) in
 esac
 node=$dir/node/node_modules/node-$platform/bin/node
 
+changed=
 if ! has node $NODE_VERSION; then
+	changed=1
 	command -v npm > /dev/null || die "npm is missing (Debian: apt-get install npm)"
 	npm_install node "node-$platform@$NODE_VERSION" || die "npm could not install node $NODE_VERSION"
 	program node "$node"
@@ -138,6 +140,7 @@ while read -r name package version tells file; do
 	if has "$name" "$tells"; then
 		problem=
 	elif command -v npm > /dev/null; then
+		changed=1
 		problem=$(install "$name" "${package/PLATFORM/$platform}" "$version" "$tells" "${file/PLATFORM/$platform}" < /dev/null)
 	else
 		problem="npm is missing (Debian: apt-get install npm)"
@@ -156,6 +159,6 @@ while read -r name package version tells file; do
 done <<< "$AGENTS"
 
 # The agents run as other users and without a right to write here.
-chmod -R a+rX "$dir" 2> /dev/null || true
+[ -z "$changed" ] || chmod -R a+rX "$dir"
 echo "install-agents: $there are in $dir"
 [ -z "$failed" ]

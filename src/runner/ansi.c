@@ -332,10 +332,14 @@ static void
 feed_byte(BcAnsi *ansi, unsigned char byte, BcBuf *text)
 {
 	/* Wherever they stand, these begin anew. */
+	if ((byte == 0x1B || byte == 0x18 || byte == 0x1A) && ansi->missing > 0)
+	{
+		character(ansi, REPLACEMENT, text);
+		ansi->missing = 0;
+	}
 	if (byte == 0x1B && ansi->state != STRING)
 	{
 		ansi->state = ESCAPE;
-		ansi->missing = 0;
 		return;
 	}
 	if (byte == 0x18 || byte == 0x1A)
@@ -363,6 +367,12 @@ feed_byte(BcAnsi *ansi, unsigned char byte, BcBuf *text)
 			}
 			else if (byte < 0x20)
 				character(ansi, byte, text);
+			else if (byte >= 0x7F)
+			{
+				/* no such sequence: it was broken off */
+				ansi->state = GROUND;
+				ground(ansi, byte, text);
+			}
 			else if (ansi->nparameters < MAX_PARAMETERS)
 			{
 				ansi->parameters[ansi->nparameters++] = (char) byte;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "runner/git_checkout.h"
+#include "runner/git_copy.h"
 #include "runner/git_place.h"
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
@@ -418,7 +419,12 @@ bc_git_worktree(const json_t *order)
 	job.base_commit = json_string_value(commit);
 	if (ok && bc_git_order_id(order, job.id, &problem) &&
 		ensure(&job, &entry, &created, &problem))
+	{
 		out = result(&job, &entry, created);
+		if (created)
+			json_object_set_new(out, "copied",
+								bc_git_copy_ignored(job.repo, job.fd, json_object_get(order, "copy")));
+	}
 	else
 		out = bc_git_problem_json(&problem);
 	if (job.fd >= 0)

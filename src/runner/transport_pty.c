@@ -20,6 +20,7 @@ static BcAnsi *ansi;
 static BcBuf text;
 static BcBuf paste;
 static bool typed;
+static bool heard;
 static int64_t type_at;			/* 0: not by time */
 
 static void
@@ -27,6 +28,7 @@ start(void)
 {
 	bc_ansi_free(ansi);
 	ansi = bc_ansi_new();
+	heard = false;
 	typed = bc_command_has_prompt(bc_agent_order());
 	type_at = typed ? 0 : bc_now() + TYPE_AFTER_MS;
 }
@@ -47,7 +49,7 @@ type_prompt(void)
 		bc_buf_str(&paste, "\033[200~");
 	/* Control characters are keys: only those of text are typed. */
 	for (const char *p = prompt; *p != '\0'; p++)
-		if ((unsigned char) *p >= 0x20 || *p == '\t' || *p == '\n')
+		if (((unsigned char) *p >= 0x20 && *p != 0x7F) || *p == '\t' || *p == '\n')
 			bc_buf_add(&paste, p, 1);
 	if (brackets)
 		bc_buf_str(&paste, "\033[201~");
@@ -131,8 +133,10 @@ output(const char *bytes, size_t len)
 	bc_ansi_feed(ansi, bytes, len, &text);
 	answer_questions();
 	say();
-	if (!typed)
+	/* the first one: some never stop */
+	if (!typed && !heard)
 		type_at = bc_now() + TYPE_PAUSE_MS;
+	heard = true;
 }
 
 static void

@@ -7,7 +7,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use BoocoderTest;
-use File::Path qw(make_path);
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep);
 
@@ -114,6 +114,30 @@ my $third = sql($node, "SELECT boocoder.send($first, 'cat \$HOME/.codex/rules/* 
 settles($node, $third, 'completed', 'the first session');
 is(text_of($node, $third), "allow\nallow\n", 'still has what it was allowed');
 sql($node, "UPDATE boocoder.providers SET persistent_home = false WHERE name = 'shell'");
+
+# ---- ignored files of the checkout that a new worktree gets ----
+
+spew("$repo/.gitignore", "*.env\ncache/\nsecret*\n.worktreeinclude\n");
+git($repo, 'add', '.gitignore');
+git($repo, 'commit', '-q', '-m', 'ignore');
+spew("$repo/.worktreeinclude", "# a comment\nlocal.env\n/cache/\n");
+spew("$repo/local.env", "KEY=1\n", 0640);
+spew("$repo/deep/down/local.env", "KEY=2\n");
+spew("$repo/other.env", "not listed\n");
+spew("$repo/cache/a/b.bin", join('', map { chr } 0 .. 255) x 1000);
+spew("$repo/untracked.txt", "known to nobody\n");
+spew("$repo/secret1", "by the project\n");
+symlink '/etc/passwd', "$repo/cache/link" or die $!;
+POSIX::mkfifo("$repo/cache/fifo", 0600) or die $!;
+sql($node, q{UPDATE boocoder.projects SET copy_files = '{secret*,untracked.txt,../outside}' WHERE name = 'demo'});
+$task = run_task($node, 'find . -path ./.git -prune -o -type f -print -o -type l -print -o -type p -print | sort; stat -c %a local.env', 'demo', agent => 'shell');
+settles($node, $task, 'completed', 'a new worktree');
+is(text_of($node, $task), "./.gitignore\n./README\n./cache/a/b.bin\n./deep/down/local.env\n./hello.txt\n./local.env\n./secret1\n640\n",
+	'has the ignored files that are listed, as they are, and no others');
+my $copied = sql_row($node, "SELECT path FROM boocoder.worktrees w JOIN boocoder.tasks t ON t.session_id = w.session_id WHERE t.id = $task")->{path};
+is(slurp("$copied/cache/a/b.bin"), slurp("$repo/cache/a/b.bin"), 'byte by byte');
+is(sql($node, "SELECT count(*) FROM boocoder.pending_changes WHERE task_id = $task"), 0, 'they are no work of the agent');
+sql($node, "UPDATE boocoder.projects SET copy_files = '{}' WHERE name = 'demo'");
 
 # ---- setup and teardown ----
 

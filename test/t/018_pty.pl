@@ -75,6 +75,12 @@ for my $sandbox (qw(on off))
 	is(sql($node, "SELECT payload->>'transport' FROM boocoder.events WHERE task_id = $task AND kind = 'status' AND payload->>'phase' = 'fallback'"), 'pty', "$name: as an event, too");
 }
 
+sql($node, q(UPDATE boocoder.providers SET env = '{"FAKE_PTY_BUSY": "1"}' WHERE name = 'typed'));
+my $busy = run_task($node, 'say heard', 'demo', agent => 'typed');
+settles($node, $busy, 'completed', 'a program whose screen never rests', 20);
+like(text($busy), qr/heard\n$/, 'is typed to, too');
+sql($node, q(UPDATE boocoder.providers SET env = '{}' WHERE name = 'typed'));
+
 sql($node, "UPDATE boocoder.providers SET keep_raw = true WHERE name = 'typed'");
 my $task = run_task($node, 'colour red', 'demo', agent => 'typed');
 settles($node, $task, 'completed', 'the raw bytes are kept on request');

@@ -4,8 +4,8 @@
 # usage compared with what the model served, models, modes, commands. What is expected of each is the table below: "yes",
 # or "no" with the reason; any difference fails.
 #
-# Prints the table that doc/agents.md has, and with BOOCODER_WRITE_AGENT_TABLE=FILE puts it between the markers of that
-# file (FILE 1 means doc/agents.md here). BOOCODER_MATRIX="claude goose" runs some of them only.
+# The table of doc/agents.md has to be what was seen; BOOCODER_WRITE_AGENT_TABLE=FILE (1: doc/agents.md of these sources)
+# puts it there, between its markers. BOOCODER_MATRIX="claude goose" runs some of them only.
 use strict;
 use warnings;
 
@@ -54,8 +54,9 @@ my %modes = (
 );
 
 # What each call of the model is in the ledger: input, cached, output. The model serves 800, 200, 50; "last": only the
-# last call of a turn is told.
+# last call of a turn is told; "helpers": calls of a turn beside those of the script that are told, too.
 my %told = (
+	'claude-acp' => { call => [ 800, 200, 50 ], helpers => 1 },    # a small model makes a title
 	'opencode-acp' => { call => [ 800, 200, 40 ], last => 1 },
 	'gemini' => { call => [ 1000, 0, 40 ] },
 	'goose' => { call => [ 1000, 0, 50 ], last => 1 },
@@ -116,7 +117,7 @@ sub add_agent
 sub changes
 {
 	my ($task) = @_;
-	return sql($node, "SELECT coalesce(string_agg(kind || ' ' || path, ', ' ORDER BY path), '') FROM boocoder.pending_changes WHERE task_id = $task");
+	return sql($node, "SELECT coalesce(string_agg(kind || ' ' || path, ', ' ORDER BY path COLLATE "C"), '') FROM boocoder.pending_changes WHERE task_id = $task");
 }
 
 sub asked
@@ -132,6 +133,9 @@ sub ledger
 	return sql($node, "SELECT concat_ws(' ', sum(input_tokens), sum(cached_tokens), sum(output_tokens)) FROM boocoder.usage_events WHERE task_id IN ($tasks)");
 }
 
+# The changes of a list, in the order of changes().
+sub sorted { return join ', ', sort { ($a =~ /(\S+)$/)[0] cmp ($b =~ /(\S+)$/)[0] } @_ }
+
 sub yes { return $_[0] ? 'yes' : 'no' }
 
 # ---- one agent ----
@@ -143,7 +147,8 @@ sub try_agent
 	my $agent = "m-$name";
 	my ($works, $asks) = @{ $modes{$name} // [] };
 	my $can_ask = ($expected{$name}{asks} // '') !~ /^no/;
-	my $write = $name eq 'codex-acp' ? '!escalate touch' : '!write';
+	# codex asks for what leaves its own sandbox only.
+	my $write = sub { return $name eq 'codex-acp' ? "!escalate touch $_[0]" : "!write $_[0] asked" };
 	my %seen = (asks => 'no');
 
 	# Four turns at once, each in its own session.
@@ -153,7 +158,7 @@ sub try_agent
 		'demo', agent => $agent, mode => $works, permission_policy => 'allow');
 	my $hanging = run_task($node, "!hang $name-hangs", 'demo', agent => $agent, mode => $works);
 	my ($allowed, $denied) = map {
-		run_task($node, "$write $name-$_.txt asked\n!end Asked.", 'demo', agent => $agent, mode => $asks, permission_policy => 'ask')
+		run_task($node, $write->("$name-$_.txt") . "\n!end Asked.", 'demo', agent => $agent, mode => $asks, permission_policy => 'ask')
 	} $can_ask ? qw(allowed denied) : ();
 
 	# a permission, given and refused
@@ -178,7 +183,7 @@ sub try_agent
 
 	# edits, reasoning
 	settles($node, $edit, 'completed', "$name: a task completes", 90);
-	$seen{edits} = yes(changes($edit) eq "modify hello.txt, add $name/new.txt" && text_of($node, $edit) =~ /Working\..*All good\./s);
+	$seen{edits} = yes(changes($edit) eq sorted('modify hello.txt', "add $name/new.txt") && text_of($node, $edit) =~ /Working\..*All good\./s);
 	diag("$name: changes: ", changes($edit), ', text: ', text_of($node, $edit)) if $seen{edits} eq 'no';
 	$seen{reasoning} = yes(sql($node, "SELECT string_agg(payload->>'text', '') FROM boocoder.message_parts WHERE task_id = $edit AND kind = 'reasoning'")
 		  =~ /Pondering\./);
@@ -194,13 +199,13 @@ sub try_agent
 	my $more = run_task($node, "!write $name/second.txt second\\n", 'demo', agent => $agent, chat => $chat, mode => $works,
 		permission_policy => 'allow');
 	settles($node, $more, 'completed', "$name: a follow-up completes", 90);
-	is(changes($more), "modify hello.txt, add $name/new.txt, add $name/second.txt", "$name: with its edit");
+	is(changes($more), sorted('modify hello.txt', "add $name/new.txt", "add $name/second.txt"), "$name: with its edit");
 	my @steps = (steps($name, "hello from $name"), steps($name, "$name/second.txt"));
 	is("@steps", '4 2', "$name: the model served each step");
 	my $told = $told{$name} // { call => \@served };
 	my $usage = sub {
 		my ($turns, $call, $last) = @_;
-		my $calls = $last ? $turns : $turns == 1 ? $steps[0] : $steps[0] + $steps[1];
+		my $calls = $last ? $turns : $turns * ($told->{helpers} // 0) + $steps[0] + ($turns == 1 ? 0 : $steps[1]);
 		return join ' ', map { $_ * $calls } @$call;
 	};
 	is(ledger($edit), $usage->(1, $told->{call}, $told->{last}), "$name: tokens of one turn");
@@ -268,12 +273,18 @@ for my $row (grep { $_->{seen} } @rows)
 }
 $table .= "\n" . join("\n", map { '(' . ($_ + 1) . ") $notes[$_]" . ($_ < $#notes ? '; ' : '.') } 0 .. $#notes) . "\n" if @notes;
 note($table);
-print STDERR $table if $ENV{BOOCODER_WRITE_AGENT_TABLE};
-if (my $file = $ENV{BOOCODER_WRITE_AGENT_TABLE})
+my $doc = $ENV{BOOCODER_WRITE_AGENT_TABLE} || 1;
+$doc = "$FindBin::RealBin/../../doc/agents.md" if $doc eq '1';
+my $text = slurp($doc);
+my $place = qr/(?<=<!-- generated: agents -->\n).*?(?=<!-- end -->)/s;
+if ($ENV{BOOCODER_WRITE_AGENT_TABLE})
 {
-	$file = "$FindBin::RealBin/../../doc/agents.md" if $file eq '1';
-	my $text = slurp($file);
-	ok($text =~ s{(<!-- generated: agents -->\n).*?(<!-- end -->)}{$1$table$2}s, "the table is in $file");
-	spew($file, $text);
+	ok($text =~ s/$place/$table/, "the table is in $doc");
+	spew($doc, $text);
+}
+SKIP:
+{
+	skip('not all agents were there', 1) unless @rows == keys %expected && @rows == grep { $_->{seen} } @rows;
+	is($text =~ /($place)/ ? $1 : '', $table, 'the table of doc/agents.md is what was seen');
 }
 done_testing();

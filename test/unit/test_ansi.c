@@ -92,6 +92,8 @@ test_characters(void **state)
 	check("\xe2\x82\n", "\xef\xbf\xbd\n");
 	check("\xed\xa0\x80\n", "\xef\xbf\xbd\n");
 	check("\xc0\xaf\n", "\xef\xbf\xbd\xef\xbf\xbd\n");
+	check("\xc3\033[0mx\n", "\xef\xbf\xbdx\n");
+	check("\033[3\xc3\xbcx\n", "\xc3\xbcx\n");
 	/* one cell a character: a carriage return counts them */
 	check("\xc3\xbc\xc3\xbc\rx\n", "x\xc3\xbc\n");
 }

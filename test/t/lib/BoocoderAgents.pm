@@ -182,6 +182,8 @@ sub agent_rows
 		command => [ with_file('.gemini/settings.json', 'GEMINI_SETTINGS'), "$bin/gemini", '--acp' ],
 		env => {
 			GEMINI_API_KEY => 'none', GOOGLE_GEMINI_BASE_URL => "$url/gemini", GEMINI_MODEL => 'gemini-2.5-pro',
+			# Its modes that ask less are for folders it trusts.
+			GEMINI_CLI_TRUST_WORKSPACE => 'true',
 			GEMINI_SETTINGS => $json->encode({
 				security => { auth => { selectedType => 'gemini-api-key' } },
 				privacy => { usageStatisticsEnabled => $false }, telemetry => { enabled => $false },
