@@ -142,8 +142,6 @@ request(Step next, const char *method, json_t *params)
 static void
 start(void)
 {
-	bool		reads;
-
 	json_decref(session);
 	json_decref(auth_methods);
 	json_decref(asked_modes);
@@ -157,14 +155,11 @@ start(void)
 	junk_lines = 0;
 	map = bc_acp_map_new();
 	bc_lines_init(&lines, (size_t) bc_agent_limit("max_line"));
-
-	/* gemini can't make a file when it reads by us: it doesn't understand that there is none */
-	reads = strcmp(bc_acp_known(order_text("agent_kind"), NULL), "gemini") != 0;
 	request(STEP_INITIALIZE, "initialize",
 			json_pack("{s:i, s:{s:{s:b, s:b}, s:b, s:{s:{s:{}}}, s:{s:{}}}, s:{s:s, s:s}}",
 					  "protocolVersion", PROTOCOL_VERSION,
 					  "clientCapabilities",
-					  "fs", "readTextFile", (int) reads, "writeTextFile", 1,
+					  "fs", "readTextFile", 1, "writeTextFile", 1,
 					  "terminal", 0,
 					  "session", "configOptions", "boolean",
 					  "elicitation", "form",

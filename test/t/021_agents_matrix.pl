@@ -27,17 +27,17 @@ BAIL_OUT("node is $no_node, or set BOOCODER_SKIP_REAL_AGENTS=1") if $no_node;
 # ---- what is expected ----
 
 my @columns = qw(probe edits reasoning asks cancel usage models modes commands);
-my $line_mode = 'no: its output does not tell';
+my $line_mode = 'no: it does not tell in this mode';
 my %expected = (
 	'opencode-acp' => { usage => 'no: tokens of the last call of a turn; the cost is complete' },
-	'opencode' => { asks => 'no: it can not', models => $line_mode, modes => $line_mode, commands => $line_mode },
+	'opencode' => { asks => 'no: it has no way to ask', models => $line_mode, modes => $line_mode, commands => $line_mode },
 	'qwen-acp' => {},
 	'qwen-stream' => { models => $line_mode, modes => $line_mode },
 	'claude' => { modes => $line_mode },
 	'claude-acp' => {},
-	'pi' => { asks => 'no: it can not', models => $line_mode, modes => $line_mode, commands => $line_mode },
+	'pi' => { asks => 'no: it has no way to ask', models => $line_mode, modes => $line_mode, commands => $line_mode },
 	'codex-acp' => {},
-	'codex' => { asks => 'no: it can not', models => $line_mode, modes => $line_mode, commands => $line_mode },
+	'codex' => { asks => 'no: it has no way to ask', models => $line_mode, modes => $line_mode, commands => $line_mode },
 	'gemini' => { usage => 'no: it does not tell cached and reasoning tokens' },
 	'goose' => { usage => 'no: tokens of the last call of a turn', commands => 'no: it has none' },
 );
@@ -117,7 +117,7 @@ sub add_agent
 sub changes
 {
 	my ($task) = @_;
-	return sql($node, "SELECT coalesce(string_agg(kind || ' ' || path, ', ' ORDER BY path COLLATE "C"), '') FROM boocoder.pending_changes WHERE task_id = $task");
+	return sql($node, qq{SELECT coalesce(string_agg(kind || ' ' || path, ', ' ORDER BY path COLLATE "C"), '') FROM boocoder.pending_changes WHERE task_id = $task});
 }
 
 sub asked
@@ -153,7 +153,6 @@ sub try_agent
 
 	# Four turns at once, each in its own session.
 	add_agent($row);
-	sql($node, "SELECT boocoder.probe_agents('$agent')");
 	my $edit = run_task($node, "!reason Pondering.\n!say Working.\n!read hello.txt\n!write hello.txt hello from $name\\n\n!write $name/new.txt new\\n\n!end All good.",
 		'demo', agent => $agent, mode => $works, permission_policy => 'allow');
 	my $hanging = run_task($node, "!hang $name-hangs", 'demo', agent => $agent, mode => $works);
@@ -212,7 +211,8 @@ sub try_agent
 	is(ledger($edit, $more), $usage->(2, $told->{call}, $told->{last}), "$name: tokens of two turns");
 	$seen{usage} = yes(ledger($edit, $more) eq $usage->(2, \@served));
 
-	# the probe
+	# the probe, with nothing else under way: it has a deadline
+	sql($node, "SELECT boocoder.probe_agents('$agent')");
 	until_true(sub { sql($node, "SELECT count(*) FROM boocoder.available_agents WHERE name = '$agent' AND probed_at IS NOT NULL") }, 60);
 	my $probed = sql_row($node, "SELECT * FROM boocoder.available_agents WHERE name = '$agent'") // {};
 	$seen{probe} = yes(($probed->{status} // '') eq 'ready' && ($probed->{version} // '') =~ /\d/);
@@ -271,7 +271,7 @@ for my $row (grep { $_->{seen} } @rows)
 	} @columns;
 	$table .= '| ' . join(' | ', $row->{label}, $row->{version}, "`$row->{transport}`", @cells) . " |\n";
 }
-$table .= "\n" . join("\n", map { '(' . ($_ + 1) . ") $notes[$_]" . ($_ < $#notes ? '; ' : '.') } 0 .. $#notes) . "\n" if @notes;
+$table .= "\n" . join('; ', map { '(' . ($_ + 1) . ") $notes[$_]" } 0 .. $#notes) . ".\n" if @notes;
 note($table);
 my $doc = $ENV{BOOCODER_WRITE_AGENT_TABLE} || 1;
 $doc = "$FindBin::RealBin/../../doc/agents.md" if $doc eq '1';

@@ -343,9 +343,11 @@ the_environment_is_a_list(void **state)
 
 	(void) state;
 	setenv("PGDATA", "/secret", 1);
-	json_object_set_new(order, "env", json_of("{'KEY': 'value', 'LANG': 'C', 'A=B': 'x', '': 'y', 'N': 1, 'EMPTY': ''}"));
+	setenv("BC_SECRET", "s", 1);
+	json_object_set_new(order, "env", json_of("{'KEY': 'value', 'LANG': 'C', 'A=B': 'x', '': 'y', 'REF': {'from_env': 'BC_SECRET'}, 'EMPTY': ''}"));
 	assert_true(try(order, "['true']", NULL));
-	assert_int_equal(count(launch.envp), 12);
+	assert_int_equal(count(launch.envp), 13);
+	assert_string_equal(variable("REF"), "s");
 	assert_string_equal(variable("PATH"), "/opt/bin:/usr/bin");
 	assert_string_equal(variable("HOME"), path_of("homes/s1"));
 	assert_non_null(variable("USER"));

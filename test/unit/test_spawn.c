@@ -115,8 +115,8 @@ a_failed_exec_is_an_errno(void **state)
 	{
 		assert_int_equal(bc_spawn(none, environment, "/", guarded, NULL, &child), ENOENT);
 		assert_int_equal(bc_spawn(directory, environment, "/", guarded, NULL, &child), EACCES);
-		assert_int_equal(bc_spawn(good, environment, "/nonexistent", guarded, &child), ENOENT);
-		assert_int_equal(bc_spawn(good, environment, "/bin/true", guarded, &child), ENOTDIR);
+		assert_int_equal(bc_spawn(good, environment, "/nonexistent", guarded, NULL, &child), ENOENT);
+		assert_int_equal(bc_spawn(good, environment, "/bin/true", guarded, NULL, &child), ENOTDIR);
 	}
 	/* Nothing is left behind. */
 	assert_int_equal(open_descriptors(), before);
