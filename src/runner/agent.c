@@ -240,6 +240,19 @@ bc_agent_finish(const char *what, const char *why, const char *text)
 	quit();
 }
 
+void
+bc_agent_finish_by_exit(int code, int signal)
+{
+	char	   *text = signal != 0 ? bc_asprintf("the program was ended by signal %d", signal) :
+		bc_asprintf("the program ended with status %d", code);
+
+	if (signal == 0 && code == 0)
+		bc_agent_finish("completed", NULL, NULL);
+	else
+		bc_agent_finish("failed", signal != 0 ? "killed_by_signal" : "exit_nonzero", text);
+	free(text);
+}
+
 static json_t *
 stage_command(void)
 {

@@ -100,6 +100,9 @@ extern void bc_agent_expect(json_int_t within_ms, const char *reason, const char
  */
 extern void bc_agent_finish(const char *outcome, const char *reason, const char *message);
 
+/* The same for a program whose exit is the outcome: status 0 is success.  As for ended(). */
+extern void bc_agent_finish_by_exit(int code, int signal);
+
 extern bool bc_agent_finished(void);
 
 /* Was a cancel requested? */

@@ -5,7 +5,6 @@
  *	  its standard input and, when it is not too long for the system, its last
  *	  argument; what it prints is text; its exit status is the outcome.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "runner/agent.h"
@@ -28,22 +27,6 @@ output(const char *bytes, size_t len)
 	bc_stream_text(BC_TEXT, NULL, bytes, len);
 }
 
-static void
-ended(int code, int signal)
-{
-	char	   *message;
-
-	if (signal == 0 && code == 0)
-	{
-		bc_agent_finish("completed", NULL, NULL);
-		return;
-	}
-	message = signal != 0 ? bc_asprintf("the command was ended by signal %d", signal) :
-		bc_asprintf("the command ended with status %d", code);
-	bc_agent_finish("failed", signal != 0 ? "killed_by_signal" : "exit_nonzero", message);
-	free(message);
-}
-
 const BcTransport bc_transport_command = {
 	.name = "command",
 	.has_protocol = false,
@@ -51,5 +34,5 @@ const BcTransport bc_transport_command = {
 	.start = start,
 	.output = output,
 	.cancel = NULL,
-	.ended = ended,
+	.ended = bc_agent_finish_by_exit,
 };

@@ -148,19 +148,9 @@ cancel(void)
 static void
 ended(int code, int signal)
 {
-	char	   *message;
-
 	bc_ansi_end(ansi, &text);
 	say();
-	if (signal == 0 && code == 0)
-	{
-		bc_agent_finish("completed", NULL, NULL);
-		return;
-	}
-	message = signal != 0 ? bc_asprintf("the program was ended by signal %d", signal) :
-		bc_asprintf("the program ended with status %d", code);
-	bc_agent_finish("failed", signal != 0 ? "killed_by_signal" : "exit_nonzero", message);
-	free(message);
+	bc_agent_finish_by_exit(code, signal);
 }
 
 const BcTransport bc_transport_pty = {

@@ -12,12 +12,11 @@
  * statement costs a server that was idle before.  The agent prints its clock, in ms.  SESSION is an id, or
  * null for a new session (and worktree) each time.
  */
-#include <libpq-fe.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "bench.h"
 
 static double
 now_ms(void)
@@ -26,29 +25,6 @@ now_ms(void)
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	return (double) now.tv_sec * 1e3 + (double) now.tv_nsec / 1e6;
-}
-
-static int
-compare(const void *a, const void *b)
-{
-	double		x = *(const double *) a;
-	double		y = *(const double *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-static void
-ask(PGconn *connection, const char *query, char *answer, size_t size)
-{
-	PGresult   *result = PQexec(connection, query);
-
-	if (PQresultStatus(result) != PGRES_TUPLES_OK)
-	{
-		fprintf(stderr, "%s: %s", query, PQerrorMessage(connection));
-		exit(1);
-	}
-	snprintf(answer, size, "%s", PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "");
-	PQclear(result);
 }
 
 static void
