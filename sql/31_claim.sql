@@ -45,15 +45,30 @@ $$;
 COMMENT ON FUNCTION boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb) IS
 	'why a task cannot be run, as {reason, message}';
 
--- The first range that no live worktree has; NULL when there is none, or ports are not leased.
+-- Behind the last range that is leased, or else the first gap; NULL when there is none, or ports are not leased.
 CREATE FUNCTION boocoder._free_ports(host jsonb) RETURNS integer
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT g.port FROM generate_series((host #>> '{ports,first}')::integer,
-			(host #>> '{ports,last}')::integer - (host #>> '{ports,count}')::integer + 1, (host #>> '{ports,count}')::integer) g (port)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	lowest integer := (host #>> '{ports,first}')::integer;
+	highest integer := (host #>> '{ports,last}')::integer;
+	n integer := (host #>> '{ports,count}')::integer;
+	candidate integer;
+BEGIN
+	IF n = 0 THEN
+		RETURN NULL;
+	END IF;
+	SELECT w.port_first + w.port_count INTO candidate FROM boocoder.worktrees w
+	 WHERE w.deleted_at IS NULL AND w.port_first BETWEEN lowest AND highest ORDER BY w.port_first DESC LIMIT 1;
+	IF candidate + n - 1 <= highest THEN
+		RETURN candidate;
+	END IF;
+	SELECT g.port INTO candidate FROM generate_series(lowest, highest - n + 1, n) g (port)
 	 WHERE NOT EXISTS (SELECT 1 FROM boocoder.worktrees w
 						WHERE w.deleted_at IS NULL AND w.port_first IS NOT NULL
-						  AND w.port_first < g.port + (host #>> '{ports,count}')::integer AND w.port_first + w.port_count > g.port)
-	 ORDER BY 1 LIMIT 1
+						  AND w.port_first < g.port + n AND w.port_first + w.port_count > g.port)
+	 LIMIT 1;
+	RETURN candidate;
+END
 $$;
 COMMENT ON FUNCTION boocoder._free_ports(jsonb) IS 'the first port of a range for a new worktree';
 

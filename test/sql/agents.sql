@@ -98,7 +98,9 @@ SELECT pg_temp.model('t', 'c', 'p', 'v'), pg_temp.model(NULL, 'c', 'p', 'v'), pg
 -- Ports: a range for each live worktree, and an end of them.
 SELECT boocoder._free_ports('{"ports": {"first": 20000, "last": 20029, "count": 10}}') AS second,
 	boocoder._free_ports('{"ports": {"first": 20000, "last": 20014, "count": 10}}') AS full,
-	boocoder._free_ports('{"ports": {"first": 19995, "last": 20029, "count": 10}}') AS overlapping;
+	boocoder._free_ports('{"ports": {"first": 19995, "last": 20029, "count": 10}}') AS behind,
+	boocoder._free_ports('{"ports": {"first": 19990, "last": 20009, "count": 10}}') AS gap,
+	boocoder._free_ports('{"ports": {"first": 20000, "last": 20029, "count": 0}}') AS none;
 SELECT pg_temp.attempt('INSERT INTO boocoder.worktrees (project_id, path, branch, origin, port_first, port_count) VALUES (1, ''/x'', ''x'', ''x'', 20000, 10)');
 
 -- Launch prefixes and roots of one's own.
