@@ -39,26 +39,6 @@ die()
 	exit 1
 }
 
-command -v npm > /dev/null || die "npm is missing (Debian: apt-get install npm)"
-case $(uname -s)-$(uname -m) in
-	Linux-x86_64) platform=linux-x64 ;;
-	Linux-aarch64) platform=linux-arm64 ;;
-	*) die "no agents for $(uname -s) on $(uname -m)" ;;
-esac
-node=$dir/node/node_modules/node-$platform/bin/node
-
-# name, version it says, package, its file below node_modules ("js:" when our node runs it)
-agents=(
-	"opencode 1.18.33 opencode-ai@1.18.33 opencode-ai/bin/opencode.exe"
-	"qwen 0.24.4 @qwen-code/qwen-code@0.24.4 js:@qwen-code/qwen-code/cli-entry.js"
-	"claude 2.1.330 @anthropic-ai/claude-code@2.1.330 @anthropic-ai/claude-code/bin/claude.exe"
-	"claude-agent-acp 0.101.0 @agentclientprotocol/claude-agent-acp@0.101.0 js:.bin/claude-agent-acp"
-	"pi 0.87.1 @earendil-works/pi-coding-agent@0.87.1 js:.bin/pi"
-	"codex-acp 2.6.0 @agentclientprotocol/codex-acp@2.6.0 js:.bin/codex-acp"
-	"gemini 0.61.0 @google/gemini-cli@0.61.0 js:.bin/gemini"
-	"goose 1.52.0 @aaif/goose-binary-$platform@1.52.0 @aaif/goose-binary-$platform/bin/goose"
-)
-
 # has NAME VERSION: DIRECTORY/bin/NAME runs and says that version
 has()
 {
