@@ -58,7 +58,8 @@ bc_frame_decode(const unsigned char *in, BcFrameDirection direction, BcFrame *fr
 	frame->turn = get_uint(in + 8, 8);
 	if (frame->length > BC_FRAME_MAX)
 		return BC_FRAME_TOO_LONG;
-	if (frame->flags & ~BC_FRAME_MORE)
+	if ((frame->flags & ~(BC_FRAME_MORE | BC_FRAME_KEPT)) ||
+		((frame->flags & BC_FRAME_KEPT) && frame->type != BC_FRAME_RESULT))
 		return BC_FRAME_BAD_FLAGS;
 	return BC_FRAME_OK;
 }

@@ -9,7 +9,9 @@
  *		u32 length		bytes of payload, at most BC_FRAME_MAX
  *		u8	version		BC_FRAME_VERSION; any other value is refused
  *		u8	type		BcFrameType
- *		u16 flags		BC_FRAME_MORE: the message goes on in the next frame
+ *		u16 flags		BC_FRAME_MORE: the message goes on in the next frame;
+ *						BC_FRAME_KEPT, of a RESULT: the runner keeps its agent
+ *						and takes another ORDER
  *		u64 turn		generation of the order this frame belongs to
  *
  * Both ends come from one build, so there is no negotiation: a version that
@@ -28,6 +30,7 @@
 #define BC_MESSAGE_MAX		(64 * 1024 * 1024)	/* payload of one message, bytes */
 
 #define BC_FRAME_MORE		0x0001
+#define BC_FRAME_KEPT		0x0002
 
 /* name, value on the wire, direction */
 #define BC_FRAME_TYPES(X) \

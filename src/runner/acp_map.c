@@ -109,6 +109,35 @@ bc_acp_map_mode(BcAcpMap *map, const char *mode)
 	replace(&map->mode, mode);
 }
 
+const char *
+bc_acp_map_in_use(const BcAcpMap *map, const char *category)
+{
+	return strcmp(category, "model") == 0 ? map->model : map->mode;
+}
+
+void
+bc_acp_map_next(BcAcpMap *map)
+{
+	memset(&map->usage, 0, sizeof(map->usage));
+	map->text_is_last = map->text_has_id = map->tool_ended = map->system_error = false;
+	if (map->known != NULL)
+		bc_acp_usage_agent(&map->usage, map->known);
+}
+
+bool
+bc_acp_map_is_state(const json_t *update)
+{
+	static const char *const kinds[] = {
+		"available_commands_update", "current_mode_update", "config_option_update", "session_info_update"
+	};
+	const char *kind = json_string_value(json_object_get(update, "sessionUpdate"));
+
+	for (size_t i = 0; kind != NULL && i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (strcmp(kind, kinds[i]) == 0)
+			return true;
+	return false;
+}
+
 static void
 replace_json(json_t **where, const json_t *value)
 {

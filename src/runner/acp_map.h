@@ -31,6 +31,18 @@ extern void bc_acp_map_session(BcAcpMap *map, const char *session_id);
 extern void bc_acp_map_model(BcAcpMap *map, const char *model);
 extern void bc_acp_map_mode(BcAcpMap *map, const char *mode);
 
+/* The model or the mode in use, as "category" says; NULL: unknown.  Borrowed. */
+extern const char *bc_acp_map_in_use(const BcAcpMap *map, const char *category);
+
+/*
+ * Another turn of the same session: what is known of agent and session stays,
+ * and late news of calls of the turn before are news of ended ones.
+ */
+extern void bc_acp_map_next(BcAcpMap *map);
+
+/* Does an update say what the session is, rather than what happens in it? */
+extern bool bc_acp_map_is_state(const json_t *update);
+
 /* The "update" of a session/update.  "now_ms" is wall-clock time since 1970. */
 extern void bc_acp_map_update(BcAcpMap *map, const json_t *update, int64_t now_ms);
 

@@ -406,3 +406,14 @@ bc_acp_serve(const BcRpcMessage *request, BcAcpMap *map, int64_t now_ms)
 	else
 		refuse(request, BC_RPC_METHOD_NOT_FOUND, "method not found");
 }
+
+void
+bc_acp_serve_idle(const BcRpcMessage *request)
+{
+	if (strcmp(request->method, "session/request_permission") == 0)
+		answer(request, json_pack("{s:{s:s}}", "outcome", "outcome", "cancelled"));
+	else if (strcmp(request->method, "elicitation/create") == 0)
+		answer(request, json_pack("{s:s}", "action", "cancel"));
+	else
+		refuse(request, BC_RPC_INVALID_PARAMS, "no turn is under way");
+}

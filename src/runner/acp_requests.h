@@ -19,6 +19,9 @@ extern void bc_acp_requests_reset(void);
 /* Takes a request; answers are sent by bc_agent_write(). */
 extern void bc_acp_serve(const BcRpcMessage *request, BcAcpMap *map, int64_t now_ms);
 
+/* Takes one that came between two turns: there is nobody to decide on it, and nothing to do. */
+extern void bc_acp_serve_idle(const BcRpcMessage *request);
+
 /* The agent does not want to know any more: the id is that of its request. */
 extern void bc_acp_withdraw(const json_t *id);
 

@@ -4,42 +4,23 @@
  *	  The event loop of a turn: setup commands, then the agent, until the
  *	  outcome is known and nothing of it runs any more.
  */
-#include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "runner/agent.h"
-#include "runner/procs.h"
+#include "runner/program.h"
 #include "runner/sandbox.h"
-#include "runner/spawn.h"
 #include "runner/stream.h"
 #include "runner/text.h"
 #include "runner/up.h"
 
-#define READ_SIZE (64 * 1024)
-#define STDERR_TAIL (64 * 1024)
-#define MAX_INPUT_QUEUE (32 * 1024 * 1024)
 #define MAX_ARGUMENT (100 * 1024)	/* the kernel takes no argument over 128 kB */
-#define QUIT_GRACE_MS 500
-#define DRAIN_MS 1000
-#define KILLED_GRACE_MS 1000
 #define CLOSED_GRACE_MS 500
 #define WORKING_FACTOR 10		/* of the limit of silence while a tool runs */
-
-/* How far the running program is from its end */
-typedef enum Stage
-{
-	STAGE_RUNNING,
-	STAGE_QUITTING,				/* its input was closed */
-	STAGE_TERMINATING,			/* SIGTERM was sent */
-	STAGE_KILLED,
-	STAGE_DRAINING				/* ended; what is left in its pipes is read */
-} Stage;
+#define MAX_FDS 16				/* of a transport */
 
 static const BcTransport *const transports[] = {
 	&bc_transport_acp,
@@ -49,24 +30,12 @@ static const BcTransport *const transports[] = {
 	&bc_transport_opencode,
 };
 
-static const BcTerminal screen = {.rows = 24, .columns = 100};
-
 static const json_t *order;		/* with what the fallback says, once that is used */
 static const BcTransport *transport;
 static json_t *result;
 
-static BcChild child;
-static Stage stage;
-static int64_t stage_end;		/* when the next stage begins; 0: not by time */
 static size_t setup_index;		/* setup command that runs now */
 static size_t nsetup;			/* all of them; setup_index == nsetup: the agent itself */
-static int	exit_code;
-static int	exit_signal;
-
-static BcBuf input;
-static bool input_closing;
-static BcBuf errors;			/* the tail of stderr */
-static BcBuf errors_clean;
 
 static const char *outcome;
 static const char *reason;
@@ -74,6 +43,9 @@ static char *message;
 static bool cancelled;
 static bool falling_back;		/* this program is given up, the one of the fallback is next */
 static bool dispatcher_gone;
+static bool kept;				/* the turn is over, and the agent takes another */
+static BcBuf next_order;		/* which has come */
+static bool has_next_order;
 
 static int64_t waiting_since;	/* for a person; 0: for nobody */
 static int64_t last_sign;		/* of life */
@@ -117,31 +89,35 @@ bc_agent_report(const char *key, json_t *value)
 const char *
 bc_agent_stderr(void)
 {
-	size_t		from;
+	return bc_program_stderr();
+}
 
-	bc_buf_clear(&errors_clean);
-	bc_text_clean(&errors_clean, errors.data, errors.len);
-	from = errors_clean.len > STDERR_TAIL ? errors_clean.len - STDERR_TAIL : 0;
-	bc_buf_consume(&errors_clean, bc_text_start(errors_clean.data, errors_clean.len, from));
-	return errors_clean.data != NULL ? errors_clean.data : "";
+static void
+quit(void)
+{
+	bc_program_quit(bc_agent_limit("term_grace_ms"));
+}
+
+static void
+terminate(void)
+{
+	bc_program_terminate(bc_agent_limit("term_grace_ms"));
 }
 
 void
 bc_agent_write(const char *bytes, size_t len)
 {
-	if (child.in < 0 || outcome != NULL)
+	if (outcome != NULL && !kept)
 		return;
 	/* An agent that asks but never reads what it is answered */
-	if (input.len + len > MAX_INPUT_QUEUE)
-		bc_agent_finish("failed", "protocol_error", "the agent does not read its input");
-	else
-		bc_buf_add(&input, bytes, len);
+	if (!bc_program_write(bytes, len))
+		bc_agent_abort("protocol_error", "the agent does not read its input");
 }
 
 void
 bc_agent_close_input(void)
 {
-	input_closing = true;
+	bc_program_close_input();
 }
 
 void
@@ -150,32 +126,6 @@ bc_agent_expect(json_int_t within_ms, const char *if_not, const char *text)
 	expect_end = within_ms > 0 ? bc_now() + within_ms : 0;
 	expect_reason = if_not;
 	expect_message = text;
-}
-
-static void
-enter(Stage next, int64_t duration_ms)
-{
-	stage = next;
-	stage_end = duration_ms >= 0 ? bc_now() + duration_ms : 0;
-}
-
-static void
-quit(void)
-{
-	if (stage != STAGE_RUNNING)
-		return;
-	bc_spawn_close(&child.in);
-	enter(STAGE_QUITTING, QUIT_GRACE_MS);
-}
-
-static void
-terminate(void)
-{
-	if (stage >= STAGE_TERMINATING)
-		return;
-	bc_spawn_close(&child.in);
-	bc_spawn_terminate(&child);
-	enter(STAGE_TERMINATING, bc_agent_limit("term_grace_ms"));
 }
 
 static void
@@ -236,8 +186,25 @@ bc_agent_finish(const char *what, const char *why, const char *text)
 {
 	if (strcmp(what, "failed") == 0 && fall_back(why, text))
 		return;
-	settle(what, why, text);
-	quit();
+	if (outcome == NULL)
+	{
+		settle(what, why, text);
+		/* An agent whose conversation is intact may go on with it in the next turn. */
+		kept = json_is_true(json_object_get(order, "warm")) &&
+			(why == NULL || strcmp(why, "auth_required") != 0) && transport->reusable != NULL &&
+			transport->reusable() && (transport->remote || bc_program_runs());
+	}
+	if (!kept)
+		quit();
+}
+
+void
+bc_agent_abort(const char *why, const char *text)
+{
+	if (kept)
+		terminate();
+	else
+		bc_agent_finish("failed", why, text);
 }
 
 void
@@ -264,65 +231,44 @@ stage_command(void)
 	return json_incref(json_object_get(order, "command"));
 }
 
+static const BcProgramOwner program_owner;
+
 /* Starts the setup command that is next, or the agent.  False: the outcome is settled. */
 static bool
 start_program(void)
 {
 	bool		is_agent = setup_index == nsetup;
 	const char *prompt = json_string_value(json_object_get(order, "input"));
-	const char *cwd = json_string_value(json_object_get(order, "cwd"));
 	bool		argument = is_agent && transport->prompt_argument && prompt != NULL &&
 		strlen(prompt) <= MAX_ARGUMENT;
-	BcLaunch	launch = {NULL, NULL, false};
 	BcFailure	failure;
-	json_t	   *command = stage_command();
-	int			error;
+	json_t	   *command;
+	bool		started;
 
-	if (!bc_sandbox_launch(order, command, argument ? prompt : NULL, &launch, &failure))
+	if (is_agent && transport->remote)
+	{
+		transport->start();
+		return true;
+	}
+	command = stage_command();
+	started = bc_program_start(&program_owner, order, command, argument ? prompt : NULL,
+							   is_agent && transport->terminal, &failure);
+	json_decref(command);
+	if (!started)
 	{
 		settle("failed", failure.reason, failure.message);
 		if (failure.hint != NULL)
 			bc_agent_report("hint", json_string(failure.hint));
 		free(failure.message);
-		json_decref(command);
 		return false;
 	}
-	json_decref(command);
-	error = bc_spawn(launch.argv, launch.envp, cwd, launch.guarded,
-					 is_agent && transport->terminal ? &screen : NULL, &child);
-	bc_sandbox_free(&launch);
-	if (error != 0)
-	{
-		char	   *text = bc_asprintf("could not start the agent: %s", strerror(error));
-
-		settle("failed", "spawn_failed", text);
-		free(text);
-		return false;
-	}
-	bc_buf_clear(&input);
-	bc_buf_clear(&errors);
-	input_closing = false;
 	last_sign = bc_now();
-	enter(STAGE_RUNNING, -1);
 	bc_stream_event("status", json_pack("{s:s}", "phase", is_agent ? "spawned" : "setup"));
 	if (is_agent)
 		transport->start();
 	else
-		bc_agent_close_input();
+		bc_program_close_input();
 	return true;
-}
-
-static bool
-sandboxed(void)
-{
-	return child.control < 0;
-}
-
-/* bubblewrap reports its own failures on stderr, and so does nothing else that way. */
-static bool
-sandbox_failed(void)
-{
-	return sandboxed() && exit_code == 1 && strncmp(bc_agent_stderr(), "bwrap: ", 7) == 0;
 }
 
 static void
@@ -363,48 +309,44 @@ start_fallback(void)
 	(void) start_program();
 }
 
-/* The program has ended and its pipes are empty. */
 static void
-program_ended(void)
+setup_ended(int code, int signal)
 {
-	bool		failed_sandbox = sandbox_failed();
+	char	   *text;
 
-	bc_spawn_close(&child.in);
-	bc_spawn_close(&child.out);
-	bc_spawn_close(&child.err);
-	bc_spawn_close(&child.control);
-	bc_stream_end_text();
-	if (outcome == NULL && cancelled)
-		settle("cancelled", "cancelled", "cancelled on request");
-	else if (outcome == NULL && failed_sandbox)
-		settle_sandbox_failure();
-	else if (outcome == NULL && setup_index < nsetup)
+	if (code == 0)
 	{
-		if (exit_code != 0)
-		{
-			char	   *text = bc_asprintf("setup command %zu ended with %s %d", setup_index + 1,
-										   exit_signal ? "signal" : "status",
-										   exit_signal ? exit_signal : exit_code);
-
-			settle("failed", "setup_failed", text);
-			free(text);
-		}
-		else
-		{
-			setup_index++;
-			(void) start_program();
-			if (setup_index == nsetup)
-				setup_end = 0;
-			return;
-		}
+		setup_index++;
+		(void) start_program();
+		if (setup_index == nsetup)
+			setup_end = 0;
+		return;
 	}
-	else if (outcome == NULL && falling_back)
+	text = bc_asprintf("setup command %zu ended with %s %d", setup_index + 1,
+					   signal ? "signal" : "status", signal ? signal : code);
+	settle("failed", "setup_failed", text);
+	free(text);
+}
+
+static void
+on_ended(int code, int signal)
+{
+	bc_stream_end_text();
+	if (outcome != NULL)
+		return;
+	if (cancelled)
+		settle("cancelled", "cancelled", "cancelled on request");
+	else if (bc_program_sandbox_failed(code))
+		settle_sandbox_failure();
+	else if (setup_index < nsetup)
+		setup_ended(code, signal);
+	else if (falling_back)
 		start_fallback();
-	else if (outcome == NULL)
+	else
 	{
-		bc_agent_report("exit_code", exit_signal ? json_null() : json_integer(exit_code));
-		bc_agent_report("signal", exit_signal ? json_integer(exit_signal) : json_null());
-		transport->ended(exit_code, exit_signal);
+		bc_agent_report("exit_code", signal ? json_null() : json_integer(code));
+		bc_agent_report("signal", signal ? json_integer(signal) : json_null());
+		transport->ended(code, signal);
 		if (falling_back)
 			start_fallback();
 		else
@@ -413,72 +355,34 @@ program_ended(void)
 }
 
 static void
-handle_exit(int status)
+on_output_closed(void)
 {
-	exit_signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-	exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-	/* The sandbox reports a signal as a shell does. */
-	if (sandboxed() && exit_code > 128 && exit_code < 128 + NSIG)
-	{
-		exit_signal = exit_code - 128;
-		exit_code = -1;
-	}
-	/* Whatever it left behind ends now; that also closes the pipes. */
-	(void) bc_procs_kill_all(DRAIN_MS);
-	enter(STAGE_DRAINING, DRAIN_MS);
+	/* A conversation is over with its output, whether or not the process ends too. */
+	if (transport->has_protocol && setup_index == nsetup && outcome == NULL && !falling_back)
+		bc_agent_expect(CLOSED_GRACE_MS, "agent_exited", "the agent closed its output");
+	else if (kept)
+		terminate();
 }
 
 static void
-read_output(void)
+on_output(const char *bytes, size_t len)
 {
-	static char buffer[READ_SIZE];
-	size_t		n = bc_spawn_read(&child.out, buffer, READ_SIZE);
-
-	/* A conversation is over with its output, whether or not the process ends too. */
-	if (child.out < 0 && transport->has_protocol && setup_index == nsetup && outcome == NULL &&
-		!falling_back)
-		bc_agent_expect(CLOSED_GRACE_MS, "agent_exited", "the agent closed its output");
-	if (n == 0)
-		return;
 	last_sign = bc_now();
 	if (setup_index < nsetup)
-		bc_stream_log("setup", buffer, n);
-	else if (outcome == NULL && !falling_back)
-		transport->output(buffer, n);
+		bc_stream_log("setup", bytes, len);
+	else if ((outcome == NULL || kept) && !falling_back)
+		transport->output(bytes, len);
 }
 
 static void
-read_errors(void)
+on_errors(const char *bytes, size_t len)
 {
-	static char buffer[READ_SIZE];
-	size_t		n = bc_spawn_read(&child.err, buffer, READ_SIZE);
-
-	if (n == 0)
-		return;
 	last_sign = bc_now();
-	bc_stream_log(setup_index < nsetup ? "setup" : "stderr", buffer, n);
-	bc_buf_add(&errors, buffer, n);
-	if (errors.len > 2 * STDERR_TAIL)
-		bc_buf_consume(&errors, errors.len - STDERR_TAIL);
+	if (!kept)
+		bc_stream_log(setup_index < nsetup ? "setup" : "stderr", bytes, len);
 }
 
-static void
-write_input(void)
-{
-	ssize_t		n;
-
-	do
-		n = write(child.in, input.data, input.len);
-	while (n < 0 && errno == EINTR);
-	if (n > 0)
-		bc_buf_consume(&input, (size_t) n);
-	else if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
-	{
-		/* It does not read (any more): not an error by itself. */
-		bc_buf_clear(&input);
-		bc_spawn_close(&child.in);
-	}
-}
+static const BcProgramOwner program_owner = {on_output, on_output_closed, on_errors, on_ended};
 
 static void
 handle_cancel(void)
@@ -505,12 +409,13 @@ handle_answer(const BcBuf *payload)
 	json_decref(answer);
 }
 
+/* Takes what has arrived; an order only between two turns. */
 static void
 read_dispatcher(void)
 {
 	static BcBuf payload;
 
-	for (;;)
+	while (!has_next_order)
 	{
 		BcFrame		frame;
 
@@ -522,7 +427,13 @@ read_dispatcher(void)
 				dispatcher_gone = true;
 				return;
 			case BC_UP_MESSAGE:
-				if (frame.type == BC_FRAME_CANCEL)
+				if (frame.type == BC_FRAME_ORDER && kept)
+				{
+					bc_buf_clear(&next_order);
+					bc_buf_add(&next_order, payload.data, payload.len);
+					has_next_order = true;
+				}
+				else if (frame.type == BC_FRAME_CANCEL)
 					handle_cancel();
 				else if (frame.type == BC_FRAME_ANSWER)
 					handle_answer(&payload);
@@ -562,8 +473,8 @@ silence_end(void)
 {
 	json_int_t	limit = bc_agent_limit("inactivity_ms");
 
-	if (limit <= 0 || falling_back || !(transport->has_protocol || transport->terminal) || setup_index < nsetup ||
-		stage != STAGE_RUNNING || outcome != NULL)
+	if (limit <= 0 || falling_back || !(transport->has_protocol || transport->terminal) ||
+		setup_index < nsetup || outcome != NULL || !(transport->remote || bc_program_runs()))
 		return 0;
 	/* A long build or test run of the agent's says nothing either. */
 	if (transport->working != NULL && transport->working())
@@ -601,36 +512,15 @@ check_deadlines(int64_t now)
 		settle("cancelled", "cancelled", "the agent did not end the turn by itself");
 		terminate();
 	}
-	if (!passed(stage_end, now))
-		return;
-	switch (stage)
-	{
-		case STAGE_QUITTING:
-			terminate();
-			break;
-		case STAGE_TERMINATING:
-			bc_spawn_kill(&child);
-			enter(STAGE_KILLED, KILLED_GRACE_MS);
-			break;
-		case STAGE_KILLED:
-			/* It became another user's and can't be killed: the turn ends without it. */
-			enter(STAGE_DRAINING, DRAIN_MS);
-			break;
-		case STAGE_DRAINING:
-			/* Somebody we could not kill holds the pipes: enough. */
-			bc_spawn_close(&child.out);
-			bc_spawn_close(&child.err);
-			break;
-		case STAGE_RUNNING:
-			break;
-	}
 }
 
 static int64_t
 transport_due(void)
 {
-	return outcome == NULL && setup_index == nsetup && stage == STAGE_RUNNING && !falling_back &&
-		transport->due != NULL ? transport->due() : 0;
+	if ((outcome != NULL && !kept) || setup_index < nsetup || falling_back || transport->due == NULL ||
+		!(transport->remote || bc_program_runs()))
+		return 0;
+	return transport->due();
 }
 
 static int
@@ -639,7 +529,7 @@ poll_timeout(int64_t now)
 	int64_t		when = 0;
 
 	earliest(&when, bc_stream_due());
-	earliest(&when, stage_end);
+	earliest(&when, bc_program_due());
 	if (outcome == NULL && waiting_since == 0)
 	{
 		earliest(&when, turn_end);
@@ -650,9 +540,6 @@ poll_timeout(int64_t now)
 	if (outcome == NULL)
 		earliest(&when, cancel_end);
 	earliest(&when, transport_due());
-	/* Without a pidfd, or once that is used up, the end is looked for. */
-	if (child.pidfd < 0 && stage != STAGE_DRAINING)
-		earliest(&when, now + 20);
 	if (when == 0)
 		return -1;
 	return when <= now ? 0 : (int) (when - now < 60000 ? when - now : 60000);
@@ -663,38 +550,26 @@ static void
 serve(void)
 {
 	bool		reading = bc_up_pending() < BC_UP_HIGH_WATER;
-	struct pollfd p[] = {
+	struct pollfd p[2 + BC_PROGRAM_FDS + MAX_FDS] = {
 		{STDIN_FILENO, POLLIN, 0},
 		{bc_up_pending() > 0 ? STDOUT_FILENO : -1, POLLOUT, 0},
-		{reading ? child.out : -1, POLLIN, 0},
-		{reading ? child.err : -1, POLLIN, 0},
-		{input.len > 0 ? child.in : -1, POLLOUT, 0},
-		{stage != STAGE_DRAINING ? child.pidfd : -1, POLLIN, 0},
 	};
-	int			status;
+	struct pollfd *program = p + 2;
+	struct pollfd *its_own = program + BC_PROGRAM_FDS;
+	size_t		n = 0;
 
-	/* While we do not listen, silence is ours, and what waits in the pipes is not given up. */
+	/* While we do not listen, silence is ours. */
 	if (!reading)
-	{
 		last_sign = bc_now();
-		if (stage == STAGE_DRAINING)
-			stage_end = 0;
-	}
-	else if (stage == STAGE_DRAINING && stage_end == 0)
-		enter(STAGE_DRAINING, DRAIN_MS);
-	(void) poll(p, sizeof(p) / sizeof(p[0]), poll_timeout(bc_now()));
+	bc_program_fds(program, reading);
+	if (reading && transport->pollfds != NULL && setup_index == nsetup)
+		n = transport->pollfds(its_own, MAX_FDS);
+	(void) poll(p, (nfds_t) (2 + BC_PROGRAM_FDS + n), poll_timeout(bc_now()));
 	if (p[0].revents)
 		read_dispatcher();
-	if (p[2].revents && child.out >= 0)
-		read_output();
-	if (p[3].revents && child.err >= 0)
-		read_errors();
-	if (p[4].revents && child.in >= 0 && input.len > 0)
-		write_input();
-	if (input_closing && input.len == 0)
-		bc_spawn_close(&child.in);
-	if (stage != STAGE_DRAINING && bc_spawn_ended(&child, &status))
-		handle_exit(status);
+	bc_program_serve(program, reading);
+	if (n > 0)
+		transport->served(its_own, n);
 	if (passed(transport_due(), bc_now()))
 		transport->tick();
 	stand_still(bc_now());
@@ -702,20 +577,21 @@ serve(void)
 	bc_stream_flush(false);
 	if (!bc_up_flush())
 		dispatcher_gone = true;
-	if (stage == STAGE_DRAINING && child.out < 0 && child.err < 0)
-		program_ended();
 }
 
+/* Is there nothing more to do for this turn? */
 static bool
-program_runs(void)
+turn_over(void)
 {
-	return stage != STAGE_DRAINING || child.out >= 0 || child.err >= 0;
+	if (kept)
+		return true;
+	return !bc_program_exists() && (outcome != NULL || !transport->remote);
 }
 
-static void
+static _Noreturn void
 abandon(void)
 {
-	bc_spawn_kill(&child);
+	bc_program_kill();
 	_exit(0);
 }
 
@@ -755,36 +631,48 @@ prepare(void)
 	return true;
 }
 
-json_t *
-bc_agent_run(const json_t *the_order)
+static void
+begin_turn(const json_t *the_order)
 {
 	json_int_t	limit;
 
 	order = the_order;
 	result = json_pack("{s:b}", "ok", 1);
-	child = (BcChild) {0, -1, -1, -1, -1, -1};
+	outcome = reason = NULL;
+	free(message);
+	message = NULL;
+	cancelled = falling_back = kept = has_next_order = false;
+	waiting_since = turn_end = setup_end = cancel_end = expect_end = 0;
+	last_sign = bc_now();
+	if ((limit = bc_agent_limit("timeout_ms")) > 0)
+		turn_end = bc_now() + limit;
+	bc_stream_reset();
+}
+
+/* The first turn: from the setup commands on. */
+static void
+start_agent(void)
+{
+	json_int_t	limit;
+
 	/*
 	 * The end of the pipe tells us that the dispatcher has gone.  To be killed
 	 * for it as well would interrupt the killing of what the agent started.
 	 */
 	(void) prctl(PR_SET_PDEATHSIG, 0);
 	bc_up_nonblocking();
+	setup_index = 0;
 	nsetup = json_array_size(json_object_get(order, "setup"));
-	if ((limit = bc_agent_limit("timeout_ms")) > 0)
-		turn_end = bc_now() + limit;
 	if (nsetup > 0 &&
 		(limit = json_integer_value(json_object_get(order, "setup_timeout_ms"))) > 0)
 		setup_end = bc_now() + limit;
+	if (prepare())
+		(void) start_program();
+}
 
-	if (prepare() && start_program())
-	{
-		/* What came together with the order has been read, so poll() will not tell of it. */
-		read_dispatcher();
-		while (program_runs() && !dispatcher_gone)
-			serve();
-		if (dispatcher_gone)
-			abandon();
-	}
+static json_t *
+end_turn(void)
+{
 	bc_stream_end_text();
 	if (transport != NULL)
 		bc_agent_report("transport", json_string(transport->name));
@@ -793,5 +681,49 @@ bc_agent_run(const json_t *the_order)
 	bc_agent_report("message", message != NULL ? json_string(message) : json_null());
 	bc_agent_report("summary", json_string(bc_stream_summary()));
 	bc_agent_report("stderr_tail", json_string(bc_agent_stderr()));
+	bc_agent_report("warm", json_boolean(kept));
 	return result;
+}
+
+json_t *
+bc_agent_run(const json_t *the_order)
+{
+	bool		again = kept;
+
+	begin_turn(the_order);
+	if (again)
+	{
+		bc_program_forget_stderr();
+		transport->again();
+	}
+	else
+		start_agent();
+	if (transport != NULL && !turn_over())
+	{
+		/* What came together with the order has been read, so poll() will not tell of it. */
+		read_dispatcher();
+		while (!turn_over() && !dispatcher_gone)
+			serve();
+		if (dispatcher_gone)
+			abandon();
+	}
+	return end_turn();
+}
+
+bool
+bc_agent_kept(void)
+{
+	return kept;
+}
+
+const BcBuf *
+bc_agent_next_order(void)
+{
+	bc_up_nonblocking();
+	read_dispatcher();
+	while (!has_next_order && !dispatcher_gone && (transport->remote || bc_program_exists()))
+		serve();
+	if (has_next_order)
+		return &next_order;
+	abandon();
 }

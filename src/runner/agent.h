@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * agent.h
- *	  One turn of one agent: what transports see of it, and provide for it.
+ *	  The turns of one agent: what transports see of them, and provide.
  *
  * agent.c starts the agent, moves bytes, keeps deadlines and ends it; a
- * transport gives the bytes a meaning.  A runner has one turn, so there is no
- * handle to pass around.
+ * transport gives the bytes a meaning.  A runner has one turn at a time, so
+ * there is no handle to pass around.  With "warm" in the order the agent may be
+ * kept when the turn is over, and take the next order as another turn of the
+ * same conversation.
  */
 #ifndef BC_RUNNER_AGENT_H
 #define BC_RUNNER_AGENT_H
 
 #include <jansson.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "runner/buf.h"
 
 typedef struct BcTransport
 {
@@ -28,6 +33,12 @@ typedef struct BcTransport
 	 */
 	bool		terminal;
 
+	/*
+	 * Is the agent elsewhere?  Then no program is started for it, and the
+	 * transport has descriptors of its own in the loop.
+	 */
+	bool		remote;
+
 	/* Is the prompt given as the last argument? */
 	bool		prompt_argument;
 
@@ -37,7 +48,7 @@ typedef struct BcTransport
 	/* The agent runs: begin the conversation. */
 	void		(*start) (void);
 
-	/* Bytes of its standard output */
+	/* Bytes of its standard output, also between two turns */
 	void		(*output) (const char *bytes, size_t len);
 
 	/* Ask it to end the turn by itself.  NULL: it knows no such request. */
@@ -73,6 +84,19 @@ typedef struct BcTransport
 
 	/* Does a tool of the agent run?  Then silence has a longer limit.  May be NULL: never. */
 	bool		(*working) (void);
+
+	/* The outcome is known: may the agent take another turn?  May be NULL: never. */
+	bool		(*reusable) (void);
+
+	/* Another turn of the same conversation begins, with another order.  NULL if never reusable. */
+	void		(*again) (void);
+
+	/*
+	 * Descriptors to wait for, at most "max"; and what came of it, the same
+	 * entries.  Also between two turns.  May be NULL.
+	 */
+	size_t		(*pollfds) (struct pollfd *fds, size_t max);
+	void		(*served) (const struct pollfd *fds, size_t n);
 } BcTransport;
 
 extern const BcTransport bc_transport_command;
@@ -87,7 +111,7 @@ extern const json_t *bc_agent_order(void);
 /* A limit of the order in ms, bytes, ...; 0 when it has none. */
 extern json_int_t bc_agent_limit(const char *name);
 
-/* Queues bytes for the agent's standard input; closes it once they are written. */
+/* Queues bytes for the agent's standard input, also between two turns; closes it once they are written. */
 extern void bc_agent_write(const char *bytes, size_t len);
 extern void bc_agent_close_input(void);
 
@@ -103,6 +127,12 @@ extern void bc_agent_finish(const char *outcome, const char *reason, const char 
 /* The same for a program whose exit is the outcome: status 0 is success.  As for ended(). */
 extern void bc_agent_finish_by_exit(int code, int signal);
 
+/*
+ * The same for a conversation that can't go on, at whatever time: a kept agent
+ * is ended.
+ */
+extern void bc_agent_abort(const char *reason, const char *message);
+
 extern bool bc_agent_finished(void);
 
 /* Was a cancel requested? */
@@ -114,7 +144,16 @@ extern void bc_agent_report(const char *key, json_t *value);
 /* What the agent last wrote to its standard error; valid until the next call. */
 extern const char *bc_agent_stderr(void);
 
-/* Runs the order to its end; the RESULT. */
+/* Runs the order to its end; the RESULT.  The order must stay until the next one. */
 extern json_t *bc_agent_run(const json_t *order);
+
+/* Is the agent kept for another order? */
+extern bool bc_agent_kept(void);
+
+/*
+ * Waits for that; borrowed until the next call.  Ends this process when the
+ * agent, or the dispatcher, has gone before.
+ */
+extern const BcBuf *bc_agent_next_order(void);
 
 #endif							/* BC_RUNNER_AGENT_H */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * main.c
- *	  boocoder-runner: takes one order from its standard input, carries it out,
- *	  writes the result to its standard output, and ends.
+ *	  boocoder-runner: takes an order from its standard input, carries it out,
+ *	  writes the result to its standard output, and ends; unless it keeps an
+ *	  agent for another order.
  *
  * The dispatcher starts it, usually before there is an order.  It never
  * outlives its pipe: when the dispatcher goes, everything it started goes too.
@@ -90,30 +91,54 @@ carry_out(const json_t *order)
 					 "message", "the order's role is unknown");
 }
 
+/* NULL: it is not JSON. */
+static json_t *
+read_order(const BcBuf *payload)
+{
+	json_error_t error;
+	json_t	   *order = json_loadb(payload->data, payload->len, 0, &error);
+
+	if (order == NULL)
+		fprintf(stderr, "boocoder-runner: the order is not JSON: %s\n", error.text);
+	else
+		bc_paths_expand_home(order);
+	return order;
+}
+
+static void
+send_result(const json_t *result)
+{
+	BcBuf		text = BC_BUF_INIT;
+
+	bc_stream_flush(true);
+	bc_text_json(&text, result, MAX_RESULT_STRING);
+	bc_up_send_result(text.data, text.len, bc_agent_kept());
+	bc_buf_free(&text);
+	(void) bc_up_drain();
+}
+
 int
 main(void)
 {
 	BcBuf		payload = BC_BUF_INIT;
-	BcBuf		text = BC_BUF_INIT;
-	json_error_t error;
 	json_t	   *order;
-	json_t	   *result;
 
 	become_runner();
 	bc_up_init();
 	if (!bc_up_wait_order(&payload))
 		return 0;
-	order = json_loadb(payload.data, payload.len, 0, &error);
-	if (order == NULL)
+	for (order = read_order(&payload); order != NULL;)
 	{
-		fprintf(stderr, "boocoder-runner: the order is not JSON: %s\n", error.text);
-		return EXIT_BAD_ORDER;
+		json_t	   *result = carry_out(order);
+		json_t	   *next;
+
+		send_result(result);
+		json_decref(result);
+		if (!bc_agent_kept())
+			return 0;
+		next = read_order(bc_agent_next_order());
+		json_decref(order);
+		order = next;
 	}
-	bc_paths_expand_home(order);
-	result = carry_out(order);
-	bc_stream_flush(true);
-	bc_text_json(&text, result, MAX_RESULT_STRING);
-	bc_up_send(BC_FRAME_RESULT, text.data, text.len);
-	(void) bc_up_drain();
-	return 0;
+	return EXIT_BAD_ORDER;
 }

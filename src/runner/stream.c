@@ -46,6 +46,14 @@ bc_now(void)
 	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+void
+bc_stream_reset(void)
+{
+	bc_stream_end_text();
+	bc_buf_clear(&summary);
+	next_seq = 1;
+}
+
 static void
 begin(BcBuf *list)
 {

@@ -22,6 +22,9 @@ typedef enum BcTextKind
 	BC_REASONING
 } BcTextKind;
 
+/* A turn begins: parts are counted from 1, and there is no text. */
+extern void bc_stream_reset(void);
+
 /*
  * Text the agent produced.  "message" tells messages of one kind apart and may
  * be NULL; when it changes, a new part begins.  Bytes that end within a

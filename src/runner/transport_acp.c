@@ -2,11 +2,12 @@
 /*
  * transport_acp.c
  *	  The Agent Client Protocol, version 1, with us as the client: initialize,
- *	  session/new, model and mode if asked for, session/prompt, and the outcome
- *	  from its answer.
+ *	  a session (an earlier one again, or a new one), model and mode if asked
+ *	  for, session/prompt, and the outcome from its answer.
  *
  * One step of the conversation is under way at a time.  Beside it, while the
- * prompt is being worked on, people may change the mode.
+ * prompt is being worked on, people may change the mode.  A kept agent goes on
+ * with its session: its next turn begins behind the steps that opened it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,11 +18,11 @@
 #include "runner/acp_map.h"
 #include "runner/acp_offer.h"
 #include "runner/acp_options.h"
+#include "runner/acp_outcome.h"
 #include "runner/acp_requests.h"
 #include "runner/agent.h"
 #include "runner/jsonrpc.h"
 #include "runner/line.h"
-#include "runner/llm_error.h"
 #include "runner/payload.h"
 #include "runner/stream.h"
 #include "runner/text.h"
@@ -29,13 +30,15 @@
 #define PROTOCOL_VERSION 1
 #define MAX_JUNK_SHOWN 5		/* lines */
 #define MAX_JUNK_LENGTH 500		/* bytes of each */
-#define MAX_DETAIL 2000			/* bytes of an error's data */
+#define MAX_INFO 2000			/* bytes of what an agent says of itself */
 #define MAX_CHANGES 64			/* of the mode, not yet answered */
 
 typedef enum Step
 {
 	STEP_INITIALIZE,
-	STEP_SESSION,
+	STEP_RESUME,				/* an earlier session, quietly */
+	STEP_LOAD,					/* the same, told again from its beginning */
+	STEP_SESSION,				/* a new one */
 	STEP_MODEL,
 	STEP_MODE,
 	STEP_PROMPT
@@ -46,9 +49,13 @@ static json_int_t last_id;
 static json_int_t request_id;	/* of the request of the step */
 static BcLines lines;
 static BcAcpMap *map;
-static json_t *session;			/* the result of session/new */
-static const char *session_id;	/* in it */
+static json_t *session;			/* what the agent said of it when it was opened */
+static char *session_id;
+static json_t *agent_info;
 static json_t *auth_methods;
+static bool can_resume;
+static bool can_load;
+static bool at_rest;			/* the prompt was answered */
 static size_t junk_lines;
 
 /* Changes of the mode, {"mode", "request"}: a list of those to be asked for, and those asked for by id */
@@ -85,6 +92,10 @@ step_name(void)
 	{
 		case STEP_INITIALIZE:
 			return "initialize";
+		case STEP_RESUME:
+			return "session/resume";
+		case STEP_LOAD:
+			return "session/load";
 		case STEP_SESSION:
 			return "session/new";
 		case STEP_MODEL:
@@ -104,6 +115,9 @@ too_late(void)
 	{
 		case STEP_INITIALIZE:
 			return "the agent did not answer initialize in time";
+		case STEP_RESUME:
+		case STEP_LOAD:
+			return "the agent did not open its earlier session in time";
 		case STEP_SESSION:
 			return "the agent did not answer session/new in time";
 		case STEP_MODEL:
@@ -143,16 +157,19 @@ static void
 start(void)
 {
 	json_decref(session);
+	json_decref(agent_info);
 	json_decref(auth_methods);
 	json_decref(asked_modes);
+	free(session_id);
 	bc_acp_map_free(map);
 	bc_lines_free(&lines);
 	bc_acp_requests_reset();
-	session = auth_methods = NULL;
+	session = agent_info = auth_methods = NULL;
 	session_id = NULL;
 	asked_modes = json_object();
 	last_id = request_id = 0;
 	junk_lines = 0;
+	can_resume = can_load = at_rest = false;
 	map = bc_acp_map_new();
 	bc_lines_init(&lines, (size_t) bc_agent_limit("max_line"));
 	request(STEP_INITIALIZE, "initialize",
@@ -225,6 +242,19 @@ prompt(void)
 										"agent_session_id", session_id));
 }
 
+/* Is what is in use something else than what is wanted? */
+static bool
+differs(const char *category, const char *in_use, const char *wanted)
+{
+	const json_t *option = bc_acp_option(json_object_get(session, "configOptions"), category);
+
+	if (wanted == NULL)
+		return false;
+	if (option != NULL)
+		wanted = bc_acp_option_value(option, wanted);
+	return in_use == NULL || strcmp(in_use, wanted) != 0;
+}
+
 /* Goes on behind "step". */
 static void
 proceed(void)
@@ -232,9 +262,9 @@ proceed(void)
 	const char *model = order_text("model");
 	const char *mode = order_text("mode");
 
-	if (step < STEP_MODEL && model != NULL)
+	if (step < STEP_MODEL && differs("model", bc_acp_map_in_use(map, "model"), model))
 		choose(STEP_MODEL, "model", model);
-	else if (step < STEP_MODE && mode != NULL)
+	else if (step < STEP_MODE && differs("mode", bc_acp_map_in_use(map, "mode"), mode))
 		choose(STEP_MODE, "mode", mode);
 	else
 		prompt();
@@ -242,34 +272,55 @@ proceed(void)
 
 /* --- what we are answered --- */
 
-static void
-fail(const char *reason, const char *format, const char *detail)
+/* The session that the order wants to go on with, or NULL. */
+static const char *
+earlier_session(void)
 {
-	char	   *message = bc_asprintf("%s: %s", format, detail);
-
-	bc_agent_finish("failed", reason, message);
-	free(message);
+	return text_of(json_object_get(bc_agent_order(), "resume"), "session_id");
 }
 
-/* "message" is stolen. */
 static void
-fail_by_llm(const char *reason, char *message)
+new_session(void)
 {
-	if (strcmp(reason, "auth_required") == 0)
-	{
-		char	   *hint = bc_acp_offer_hint(auth_methods);
+	request(STEP_SESSION, "session/new",
+			json_pack("{s:s, s:[]}", "cwd", order_text("cwd"), "mcpServers"));
+}
 
-		bc_agent_report("hint", json_string(hint));
-		free(hint);
-	}
-	bc_agent_finish("failed", reason, message);
-	free(message);
+/* What was said before is lost to the agent. */
+static void
+reset_context(const char *why)
+{
+	bc_stream_event("context_reset", json_pack("{s:s, s:s}", "agent_session_id", earlier_session(),
+											   "reason", why));
+	new_session();
+}
+
+static void
+open_earlier(Step how)
+{
+	request(how, how == STEP_RESUME ? "session/resume" : "session/load",
+			json_pack("{s:s, s:s, s:[]}", "sessionId", earlier_session(), "cwd", order_text("cwd"),
+					  "mcpServers"));
+}
+
+static void
+open_session(void)
+{
+	if (earlier_session() == NULL)
+		new_session();
+	else if (can_resume)
+		open_earlier(STEP_RESUME);
+	else if (can_load)
+		open_earlier(STEP_LOAD);
+	else
+		reset_context("the agent can't open an earlier session");
 }
 
 static void
 initialized(const json_t *result)
 {
 	const json_t *version = json_object_get(result, "protocolVersion");
+	const json_t *abilities = json_object_get(result, "agentCapabilities");
 	json_t	   *info = json_object_get(result, "agentInfo");
 	const char *name = text_of(info, "name");
 
@@ -278,18 +329,19 @@ initialized(const json_t *result)
 		BcBuf		text = BC_BUF_INIT;
 
 		bc_text_json(&text, version, 40);
-		fail("protocol_mismatch", "the agent speaks another version of the protocol than 1",
+		bc_acp_outcome_fail("protocol_mismatch", "the agent speaks another version of the protocol than 1",
 			 text.data);
 		bc_buf_free(&text);
 		return;
 	}
-	info = json_is_object(info) ? bc_payload_limit(json_incref(info), MAX_DETAIL) : json_object();
-	bc_agent_report("agent_info", info);
+	agent_info = json_is_object(info) ? bc_payload_limit(json_incref(info), MAX_INFO) : json_object();
+	bc_agent_report("agent_info", json_incref(agent_info));
 	auth_methods = bc_acp_offer_auth(result);
+	can_load = json_is_true(json_object_get(abilities, "loadSession"));
+	can_resume = json_is_object(json_object_get(json_object_get(abilities, "sessionCapabilities"), "resume"));
 	bc_acp_map_agent(map, bc_acp_known(order_text("agent_kind"), name));
-	bc_stream_event("status", json_pack("{s:s, s:O}", "phase", "initialized", "agent", info));
-	request(STEP_SESSION, "session/new",
-			json_pack("{s:s, s:[]}", "cwd", order_text("cwd"), "mcpServers"));
+	bc_stream_event("status", json_pack("{s:s, s:O}", "phase", "initialized", "agent", agent_info));
+	open_session();
 }
 
 static json_t *
@@ -325,9 +377,10 @@ session_opened(const json_t *result)
 {
 	const char *model = bc_acp_current_model(result);
 	const char *mode = bc_acp_offer_mode(result);
+	const char *id = step == STEP_SESSION ? text_of(result, "sessionId") : earlier_session();
 
 	session = json_incref((json_t *) result);
-	session_id = text_of(session, "sessionId");
+	session_id = id != NULL ? bc_strdup(id) : NULL;
 	if (session_id == NULL)
 	{
 		bc_agent_finish("failed", "protocol_error", "the agent opened a session without an id");
@@ -409,67 +462,6 @@ mode_answered(const BcRpcMessage *message)
 	return true;
 }
 
-/* Is the outcome another than what the agent calls it? */
-static bool
-ended_otherwise(const char *so_called)
-{
-	char	   *error = NULL;
-
-	if (strcmp(so_called, "completed") == 0)
-		error = bc_acp_map_error(map);
-	if (error != NULL)
-	{
-		fail_by_llm(bc_llm_error(0, error), error);
-		return true;
-	}
-	if (strcmp(so_called, "cancelled") != 0 || !bc_acp_requests_rejected())
-		return false;
-	bc_agent_finish("failed", "permission_rejected",
-					"the agent ended the turn because it was not given a permission");
-	return true;
-}
-
-static void
-turn_ended(const json_t *result)
-{
-	static const struct
-	{
-		const char *stop_reason;
-		const char *outcome;
-		const char *reason;
-		const char *message;
-	}			ends[] = {
-		{"end_turn", "completed", NULL, NULL},
-		{"max_tokens", "failed", "max_tokens", "the agent reached its limit of tokens"},
-		{"max_turn_requests", "failed", "max_turn_requests",
-		"the agent reached its limit of requests in a turn"},
-		{"refusal", "failed", "refusal", "the agent refused"},
-		{"cancelled", "cancelled", "cancelled", "the agent ended the turn as cancelled"},
-	};
-	const char *stop_reason = text_of(result, "stopReason");
-
-	bc_acp_map_result(map, result);
-	if (stop_reason != NULL)
-		bc_agent_report("stop_reason", json_string(stop_reason));
-	if (bc_agent_cancelled())
-	{
-		/* Not every agent says so: some answer end_turn, or an error. */
-		bc_agent_finish("cancelled", "cancelled", "cancelled on request");
-		return;
-	}
-	for (size_t i = 0; stop_reason != NULL && i < sizeof(ends) / sizeof(ends[0]); i++)
-	{
-		if (strcmp(stop_reason, ends[i].stop_reason) != 0)
-			continue;
-		if (ended_otherwise(ends[i].outcome))
-			return;
-		bc_agent_finish(ends[i].outcome, ends[i].reason, ends[i].message);
-		return;
-	}
-	fail("protocol_error", "the agent ended the turn for a reason the protocol does not know",
-		 stop_reason != NULL ? stop_reason : "(none)");
-}
-
 static void
 answered(const json_t *result)
 {
@@ -478,6 +470,8 @@ answered(const json_t *result)
 		case STEP_INITIALIZE:
 			initialized(result);
 			break;
+		case STEP_RESUME:
+		case STEP_LOAD:
 		case STEP_SESSION:
 			session_opened(result);
 			break;
@@ -486,58 +480,35 @@ answered(const json_t *result)
 			option_chosen(result);
 			break;
 		case STEP_PROMPT:
-			turn_ended(result);
+			at_rest = true;
+			bc_acp_outcome_ended(map, result, auth_methods);
 			break;
 	}
-}
-
-/* What an error says beyond its message, which is often just "Internal error"; NULL: nothing. */
-static const char *
-error_details(const json_t *data)
-{
-	static const char *const keys[] = {"details", "message"};
-
-	if (json_is_string(data))
-		return json_string_value(data);
-	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-		if (text_of(data, keys[i]) != NULL)
-			return text_of(data, keys[i]);
-	return NULL;
 }
 
 static void
 refused(const json_t *error)
 {
-	const char *text = text_of(error, "message");
 	json_int_t	code = json_integer_value(json_object_get(error, "code"));
-	json_t	   *data = json_object_get(error, "data");
-	const char *details = error_details(data);
-	const char *reason = bc_llm_error_rpc(error);
+	bool		earlier = step == STEP_RESUME || step == STEP_LOAD;
 
 	if (bc_agent_cancelled())
 	{
+		/* Some answer a cancel that way. */
+		at_rest = step == STEP_PROMPT;
 		bc_agent_finish("cancelled", "cancelled", "cancelled on request");
-		return;
 	}
-	if (data != NULL && !json_is_null(data))
+	else if (step == STEP_RESUME && can_load && code != BC_RPC_AUTH_REQUIRED)
+		open_earlier(STEP_LOAD);
+	else if (earlier && code != BC_RPC_AUTH_REQUIRED)
 	{
-		BcBuf		detail = BC_BUF_INIT;
+		const char *text = text_of(error, "message");
 
-		bc_text_json(&detail, data, MAX_DETAIL);
-		detail.len = bc_text_cut(detail.data, detail.len, MAX_DETAIL);
-		bc_agent_report("detail", json_stringn(detail.data, detail.len));
-		bc_buf_free(&detail);
+		reset_context(text != NULL ? text : "the agent refused and gave no message");
 	}
-	/* Other words about a model or a mode than that it can't be had are no news of the service. */
-	if ((step == STEP_MODEL || step == STEP_MODE) && code != BC_RPC_AUTH_REQUIRED)
-		reason = "agent_error";
-	if (details == NULL || (text != NULL && strcmp(details, text) == 0))
-		details = "";
-	fail_by_llm(reason,
-				bc_asprintf("%s: %s%s%.*s (error %" JSON_INTEGER_FORMAT ")", step_name(),
-							text != NULL ? text : "the agent gave no message",
-							details[0] != '\0' ? ": " : "",
-							(int) bc_text_cut(details, strlen(details), MAX_DETAIL), details, code));
+	else
+		bc_acp_outcome_refused(error, step_name(), step == STEP_MODEL || step == STEP_MODE,
+							   auth_methods);
 }
 
 /* --- what we are told --- */
@@ -548,6 +519,13 @@ updated(const json_t *params)
 	const json_t *update = json_object_get(params, "update");
 	const char *of = text_of(params, "sessionId");
 
+	/* What an earlier session tells again is known; what it is now is not. */
+	if (step == STEP_LOAD)
+	{
+		bc_agent_expect(bc_agent_limit("handshake_ms"), "handshake_timeout", too_late());
+		if (!bc_acp_map_is_state(update))
+			return;
+	}
 	/* Before our session has a name, it is the only one there can be. */
 	if (json_is_object(update) && (of == NULL || session_id == NULL || strcmp(of, session_id) == 0))
 		bc_acp_map_update(map, update, wall_ms());
@@ -592,10 +570,17 @@ read_line(const char *line, size_t len, void *arg)
 	BcRpcMessage message;
 
 	(void) arg;
-	/* What comes behind the answer that ended the turn is not of this turn. */
-	if (bc_agent_finished())
+	/* What comes behind the answer that ended the turn is of no turn. */
+	if (bc_agent_finished() && !bc_agent_kept())
 		return;
 	bc_rpc_read(line, len, &message);
+	if (bc_agent_finished())
+	{
+		if (message.kind == BC_RPC_REQUEST)
+			bc_acp_serve_idle(&message);
+		bc_rpc_free(&message);
+		return;
+	}
 	switch (message.kind)
 	{
 		case BC_RPC_JUNK:
@@ -625,8 +610,7 @@ static void
 output(const char *bytes, size_t len)
 {
 	if (!bc_lines_feed(&lines, bytes, len, read_line, NULL))
-		bc_agent_finish("failed", "line_too_long",
-						"the agent sent a message longer than boocoder.max_line");
+		bc_agent_abort("line_too_long", "the agent sent a message longer than boocoder.max_line");
 }
 
 static void
@@ -714,6 +698,25 @@ settled(const char *outcome)
 }
 
 static bool
+reusable(void)
+{
+	return at_rest;
+}
+
+static void
+again(void)
+{
+	bc_acp_requests_reset();
+	bc_acp_map_next(map);
+	at_rest = false;
+	junk_lines = 0;
+	bc_agent_report("agent_info", json_incref(agent_info));
+	bc_agent_report("agent_session_id", json_string(session_id));
+	step = STEP_SESSION;
+	proceed();
+}
+
+static bool
 working(void)
 {
 	return map != NULL && bc_acp_map_working(map);
@@ -738,4 +741,6 @@ const BcTransport bc_transport_acp = {
 	.ended = ended,
 	.settled = settled,
 	.working = working,
+	.reusable = reusable,
+	.again = again,
 };

@@ -72,6 +72,10 @@ bc_up_receive(BcFrame *frame, BcBuf *payload)
 			bc_buf_clear(payload);
 			bc_buf_add(payload, partial.data, partial.len);
 			bc_buf_clear(&partial);
+			if (frame->type == BC_FRAME_ORDER)
+				turn = frame->turn;
+			else if (frame->turn != turn)
+				continue;
 			return BC_UP_MESSAGE;
 		}
 		if (broken)
@@ -94,15 +98,12 @@ bc_up_wait_order(BcBuf *payload)
 {
 	BcFrame		frame;
 
-	if (!bc_up_drain() || bc_up_receive(&frame, payload) != BC_UP_MESSAGE ||
-		frame.type != BC_FRAME_ORDER)
-		return false;
-	turn = frame.turn;
-	return true;
+	return bc_up_drain() && bc_up_receive(&frame, payload) == BC_UP_MESSAGE &&
+		frame.type == BC_FRAME_ORDER;
 }
 
-void
-bc_up_send(BcFrameType type, const char *payload, size_t len)
+static void
+send_message(BcFrameType type, uint16_t flags, const char *payload, size_t len)
 {
 	size_t		done = 0;
 
@@ -114,13 +115,25 @@ bc_up_send(BcFrameType type, const char *payload, size_t len)
 
 		frame.length = (uint32_t) (left < BC_FRAME_MAX ? left : BC_FRAME_MAX);
 		frame.type = type;
-		frame.flags = left > BC_FRAME_MAX ? BC_FRAME_MORE : 0;
+		frame.flags = flags | (left > BC_FRAME_MAX ? BC_FRAME_MORE : 0);
 		frame.turn = turn;
 		bc_frame_encode(&frame, header);
 		bc_buf_add(&out, header, BC_FRAME_HEADER);
 		bc_buf_add(&out, payload + done, frame.length);
 		done += frame.length;
 	} while (done < len);
+}
+
+void
+bc_up_send(BcFrameType type, const char *payload, size_t len)
+{
+	send_message(type, 0, payload, len);
+}
+
+void
+bc_up_send_result(const char *payload, size_t len, bool kept)
+{
+	send_message(BC_FRAME_RESULT, kept ? BC_FRAME_KEPT : 0, payload, len);
 }
 
 bool

@@ -31,11 +31,17 @@ extern bool bc_up_wait_order(BcBuf *payload);
 /* From now on nothing blocks. */
 extern void bc_up_nonblocking(void);
 
-/* The next message that has arrived. */
+/*
+ * The next message that has arrived.  An order begins another turn; messages of
+ * an earlier turn are left out: what they say came too late.
+ */
 extern BcUpStatus bc_up_receive(BcFrame *frame, BcBuf *payload);
 
 /* Queues a message of the current order's turn. */
 extern void bc_up_send(BcFrameType type, const char *payload, size_t len);
+
+/* The same for the RESULT; "kept": another order may follow. */
+extern void bc_up_send_result(const char *payload, size_t len, bool kept);
 
 /* Writes what can be written without blocking.  False when the dispatcher has gone. */
 extern bool bc_up_flush(void);

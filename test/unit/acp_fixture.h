@@ -69,6 +69,18 @@ bc_agent_finish(const char *what, const char *why, const char *message)
 	bc_transport_acp.settled(what);
 }
 
+void
+bc_agent_abort(const char *reason, const char *message)
+{
+	bc_agent_finish("failed", reason, message);
+}
+
+bool
+bc_agent_kept(void)
+{
+	return false;
+}
+
 bool
 bc_agent_finished(void)
 {

@@ -82,6 +82,11 @@ broken_headers_are_told_apart(void **state)
 	memcpy(bad, good, sizeof(bad));
 	bad[6] = 0x80;
 	assert_int_equal(bc_frame_decode(bad, BC_TO_RUNNER, &out), BC_FRAME_BAD_FLAGS);
+
+	/* An agent is kept when a turn has its result, not before. */
+	memcpy(bad, good, sizeof(bad));
+	bad[7] = BC_FRAME_KEPT;
+	assert_int_equal(bc_frame_decode(bad, BC_TO_RUNNER, &out), BC_FRAME_BAD_FLAGS);
 }
 
 static void
