@@ -151,6 +151,7 @@ CREATE TABLE boocoder.tasks (
 	cancel_requested_at timestamptz,
 	retry_requested boolean NOT NULL DEFAULT false,
 	transport text,
+	warm boolean,
 	fence bigint,
 	message_id bigint,
 	CONSTRAINT tasks_session_fkey FOREIGN KEY (session_id, project_id) REFERENCES boocoder.sessions (id, project_id),
@@ -174,6 +175,7 @@ COMMENT ON COLUMN boocoder.tasks.idempotency_key IS 'a second task of the same s
 COMMENT ON COLUMN boocoder.tasks.cost_tokens IS 'input and output tokens of all attempts';
 COMMENT ON COLUMN boocoder.tasks.permission_policy IS 'overrides that of project and provider, unless they reject';
 COMMENT ON COLUMN boocoder.tasks.transport IS 'how the agent was driven in the current or last attempt, a fallback included';
+COMMENT ON COLUMN boocoder.tasks.warm IS 'its agent is one that is kept between turns; NULL: not decided yet';
 COMMENT ON COLUMN boocoder.tasks.retry_requested IS 'once the current attempt has ended another one begins';
 COMMENT ON COLUMN boocoder.tasks.fence IS 'number of the claim; NULL while not running';
 COMMENT ON COLUMN boocoder.tasks.message_id IS 'the agent''s message of the current attempt';
@@ -327,6 +329,11 @@ CREATE TABLE boocoder.agent_sessions (
 	worktree_id bigint REFERENCES boocoder.worktrees ON DELETE SET NULL,
 	agent_session_id text,
 	status text NOT NULL DEFAULT 'closed' CHECK (status IN ('active', 'idle', 'crashed', 'evicted', 'closed')),
+	config_hash text,
+	input_tokens bigint NOT NULL DEFAULT 0,
+	output_tokens bigint NOT NULL DEFAULT 0,
+	cost numeric NOT NULL DEFAULT 0,
+	pid integer,
 	title text,
 	model text,
 	mode text,
@@ -343,9 +350,36 @@ CREATE TABLE boocoder.agent_sessions (
 CREATE INDEX ON boocoder.agent_sessions (session_id);
 CREATE INDEX ON boocoder.agent_sessions (worktree_id);
 COMMENT ON TABLE boocoder.agent_sessions IS 'what is known of each agent in each chat: its session, mode, model, plan';
+COMMENT ON COLUMN boocoder.agent_sessions.agent_session_id IS 'the agent''s own name of its session, which the next turn goes on with';
+COMMENT ON COLUMN boocoder.agent_sessions.status IS 'active: at work; idle: its process waits for the next turn; crashed, evicted, closed: the next turn starts one';
+COMMENT ON COLUMN boocoder.agent_sessions.config_hash IS 'what the agent was last started with';
+COMMENT ON COLUMN boocoder.agent_sessions.cost IS 'of all turns, in US dollars, as the ledger has it';
+COMMENT ON COLUMN boocoder.agent_sessions.pid IS 'of the runner that keeps the agent; NULL: none does';
 COMMENT ON COLUMN boocoder.agent_sessions.mode IS 'the mode the agent said it is in';
 COMMENT ON COLUMN boocoder.agent_sessions.wanted_mode IS 'asked for by set_mode(), for this turn and the next ones; NULL: none, or refused';
 COMMENT ON COLUMN boocoder.agent_sessions.mode_error IS 'why the agent refused the mode that was asked for last';
+
+-- No foreign keys: a row stands for a process, and is there until that has ended.
+CREATE TABLE boocoder.backends (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	chat_id bigint NOT NULL,
+	agent text NOT NULL,
+	session_id bigint,
+	worktree_id bigint,
+	task_id bigint,
+	state text NOT NULL DEFAULT 'busy' CHECK (state IN ('busy', 'idle', 'ending')),
+	config_hash text NOT NULL,
+	pid integer,
+	turns integer NOT NULL DEFAULT 1,
+	started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	last_active_at timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50);
+CREATE UNIQUE INDEX backends_live ON boocoder.backends (chat_id, agent) WHERE state <> 'ending';
+CREATE INDEX backends_task ON boocoder.backends (task_id) WHERE task_id IS NOT NULL;
+CREATE INDEX backends_worktree ON boocoder.backends (worktree_id);
+COMMENT ON TABLE boocoder.backends IS 'agents that are kept between turns, one process each';
+COMMENT ON COLUMN boocoder.backends.task_id IS 'whose turn it is; NULL: it waits';
+COMMENT ON COLUMN boocoder.backends.pid IS 'of its runner';
 
 CREATE TABLE boocoder.agent_commands (
 	chat_id bigint NOT NULL REFERENCES boocoder.chats ON DELETE CASCADE,

@@ -75,7 +75,8 @@ COMMENT ON FUNCTION boocoder._free_ports(jsonb) IS 'the first port of a range fo
 -- Gives the task what it lacks (session, chat, messages, worktree) and marks it running.
 -- fence is NULL when it was failed instead, or has to wait.
 CREATE FUNCTION boocoder._claim(t boocoder.tasks, host jsonb,
-	OUT fence bigint, OUT prepare jsonb, OUT agent jsonb, OUT diff jsonb, OUT git_prefix text[], OUT agent_prefix text[])
+	OUT fence bigint, OUT prepare jsonb, OUT agent jsonb, OUT diff jsonb, OUT git_prefix text[], OUT agent_prefix text[],
+	OUT backend bigint, OUT ends bigint)
 RETURNS record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -87,9 +88,11 @@ DECLARE
 	agent_name text;
 	obstacle text[];
 	the_message bigint;
+	argv text[];
+	is_warm boolean;
 	orders record;
 BEGIN
-	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, c.model, a.install_path, m.wanted_mode,
+	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, c.model, a.install_path, m.wanted_mode, m.agent_session_id,
 		   coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode') AS agent
 	  INTO STRICT r
 	  FROM boocoder.projects p
@@ -121,6 +124,7 @@ BEGIN
 		UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = now() WHERE w.id = worktree.id;
 		worktree := NULL;
 	END IF;
+	is_warm := coalesce(t.warm, boocoder._warm(provider, t.session_id, t.chat_id, t.creator)) AND (host ->> 'max_warm')::integer > 0;
 	IF t.session_id IS NULL THEN
 		INSERT INTO boocoder.sessions (project_id, title, owner)
 		VALUES (t.project_id, left(t.input, 80), t.submitted_by) RETURNING id INTO t.session_id;
@@ -152,16 +156,23 @@ BEGIN
 	UPDATE boocoder.tasks x
 	   SET state = 'running', agent = agent_name, session_id = t.session_id, chat_id = t.chat_id,
 		   model = coalesce(t.model, r.model, project.default_model, provider.default_model, nullif(host ->> 'default_model', '')),
-		   transport = provider.transport,
+		   transport = provider.transport, warm = is_warm,
 		   message_id = the_message, fence = nextval('boocoder.fence_seq'), started_at = clock_timestamp(), ended_at = NULL
 	 WHERE x.id = t.id RETURNING x.* INTO t;
 	fence := t.fence;
 
-	orders := boocoder._orders(t, project, worktree, provider, boocoder._argv(provider, r.install_path),
-		coalesce(t.mode, r.wanted_mode), host);
+	argv := boocoder._argv(provider, r.install_path);
+	orders := boocoder._orders(t, project, worktree, provider, argv, coalesce(t.mode, r.wanted_mode), host);
 	git_prefix := nullif(project.launch_prefix, '{}');
 	agent_prefix := nullif(CASE WHEN cardinality(provider.launch_prefix) > 0 THEN provider.launch_prefix
 								ELSE project.launch_prefix END, '{}');
+	IF is_warm THEN
+		SELECT b.backend, b.ends INTO backend, ends
+		  FROM boocoder._take_backend(t, worktree, boocoder._config_hash(provider, worktree, argv, agent_prefix, host)) b;
+	END IF;
+	IF is_warm OR (r.agent_session_id IS NOT NULL AND NOT boocoder._asks_once(t.creator)) THEN
+		orders.agent := boocoder._continued(orders.agent, is_warm, r.agent_session_id);
+	END IF;
 	diff := orders.diff;
 	IF worktree.status = 'active' THEN
 		agent := orders.agent;

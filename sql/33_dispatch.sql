@@ -43,10 +43,6 @@ BEGIN
 	UPDATE boocoder.permission_requests r SET status = 'cancelled', delivered_at = now()
 	 WHERE r.id IN (SELECT q.id FROM boocoder.permission_requests q
 					 WHERE q.task_id = t.id AND q.status = 'pending' FOR NO KEY UPDATE SKIP LOCKED);
-	UPDATE boocoder.agent_sessions s SET status = 'closed', last_active_at = now()
-	 WHERE (s.chat_id, s.agent) IN (SELECT q.chat_id, q.agent FROM boocoder.agent_sessions q
-									 WHERE q.chat_id = t.chat_id AND q.agent = t.agent AND q.status = 'active'
-									   FOR NO KEY UPDATE SKIP LOCKED);
 END
 $$;
 COMMENT ON FUNCTION boocoder._withdraw(boocoder.tasks) IS 'the agent of a task has ended: what it asked needs no answer any more';
@@ -72,6 +68,7 @@ BEGIN
 		 WHERE m.id = t.message_id AND m.status = 'streaming';
 		PERFORM boocoder._charge(t.id, NULL, NULL);
 		PERFORM boocoder._withdraw(t);
+		PERFORM boocoder._turn_ended(t, '{"reason": "interrupted"}');
 		UPDATE boocoder.tasks x
 		   SET state = CASE WHEN t.retry_requested THEN 'pending'
 							WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled'
@@ -98,6 +95,7 @@ BEGIN
 	-- One dispatcher serves a database, so whatever runs now belongs to one that is gone.
 	PERFORM set_config('boocoder_dispatcher.first_fence', nextval('boocoder.fence_seq')::text, false);
 	touched := boocoder._reconcile();
+	PERFORM boocoder._forget_backends();
 	UPDATE boocoder.jobs j SET state = 'queued', resumed = true WHERE j.state = 'running';
 	GET DIAGNOSTICS more = ROW_COUNT;
 	IF (boocoder._host() ->> 'probe_ttl_ms')::bigint > 0 THEN
@@ -112,7 +110,7 @@ COMMENT ON FUNCTION boocoder._start(integer) IS
 -- Only claims when not everything is asked for: that is what a commit of tasks waits for.
 CREATE FUNCTION boocoder._next_actions(free_slots integer, free_jobs integer, everything boolean DEFAULT true)
 RETURNS TABLE (kind text, task_id bigint, fence bigint, job_id bigint,
-			   prepare jsonb, agent jsonb, diff jsonb, git_prefix text[], agent_prefix text[], delay_ms bigint)
+			   prepare jsonb, agent jsonb, diff jsonb, git_prefix text[], agent_prefix text[], delay_ms bigint, backend bigint)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	host jsonb;
@@ -121,6 +119,7 @@ DECLARE
 	skipped_projects bigint[] := '{}';
 	looks integer := 0;
 	obstructed text;
+	ends bigint;
 	t boocoder.tasks;
 	j boocoder.jobs;
 	next_due timestamptz;
@@ -140,6 +139,13 @@ BEGIN
 		FOR kind, task_id, fence, prepare IN SELECT a.kind, a.task_id, a.fence, a.answer FROM boocoder._attend() a LOOP
 			RETURN NEXT;
 		END LOOP;
+		IF EXISTS (SELECT 1 FROM boocoder.backends b WHERE b.state <> 'busy') THEN
+			kind := 'evict';
+			prepare := NULL;
+			FOR backend IN SELECT boocoder._evict() LOOP
+				RETURN NEXT;
+			END LOOP;
+		END IF;
 	END IF;
 
 	-- One claim, or a limited number of tasks that can't run: no transaction is to get old.
@@ -159,8 +165,8 @@ BEGIN
 		host := coalesce(host, boocoder._host());
 		-- What is wrong with one task is that task's failure.
 		BEGIN
-			SELECT c.fence, c.prepare, c.agent, c.diff, c.git_prefix, c.agent_prefix
-			  INTO fence, prepare, agent, diff, git_prefix, agent_prefix
+			SELECT c.fence, c.prepare, c.agent, c.diff, c.git_prefix, c.agent_prefix, c.backend, c.ends
+			  INTO fence, prepare, agent, diff, git_prefix, agent_prefix, backend, ends
 			  FROM boocoder._claim(t, host) c;
 		EXCEPTION
 			WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
@@ -174,6 +180,10 @@ BEGIN
 				END;
 		END;
 		IF fence IS NOT NULL THEN
+			IF ends IS NOT NULL THEN
+				RETURN QUERY SELECT 'evict', NULL::bigint, NULL::bigint, NULL::bigint, NULL::jsonb, NULL::jsonb, NULL::jsonb,
+					NULL::text[], NULL::text[], NULL::bigint, ends;
+			END IF;
 			kind := 'task';
 			task_id := t.id;
 			RETURN NEXT;
@@ -192,6 +202,7 @@ BEGIN
 	agent := NULL;
 	diff := NULL;
 	prepare := NULL;
+	backend := NULL;
 	IF free_jobs > 0 AND (EXISTS (SELECT 1 FROM boocoder.pending_changes c WHERE c.status = 'applying' AND c.job_id IS NULL)
 			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'removing' AND w.deleted_at IS NULL)) THEN
 		BEGIN
@@ -220,7 +231,9 @@ BEGIN
 		SELECT least((SELECT min(x.run_at) FROM boocoder.tasks x
 					   WHERE x.state = 'pending' AND x.run_at IS NOT NULL AND x.run_at > now()),
 					 (SELECT min(r.deadline) FROM boocoder.permission_requests r
-					   WHERE r.status = 'pending' AND r.deadline IS NOT NULL AND r.deadline > now())) INTO next_due;
+					   WHERE r.status = 'pending' AND r.deadline IS NOT NULL AND r.deadline > now()),
+					 (SELECT min(b.last_active_at) FROM boocoder.backends b WHERE b.state = 'idle')
+					   + make_interval(secs => (coalesce(host, boocoder._host()) ->> 'idle_ttl_ms')::bigint / 1000.0)) INTO next_due;
 	END IF;
 	IF next_due IS NOT NULL THEN
 		kind := 'due';
@@ -232,7 +245,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION boocoder._next_actions(integer, integer, boolean) IS
-	'what the dispatcher is to do: cancel, answer, blocked, unblocked, task, job, due; after a task it is to ask again';
+	'what the dispatcher is to do: cancel, answer, blocked, unblocked, evict, task, job, due; after a task it is to ask again';
 
 CREATE FUNCTION boocoder._prepared(task_id bigint, fence bigint, result jsonb)
 RETURNS TABLE (agent jsonb, diff jsonb)
@@ -256,7 +269,7 @@ BEGIN
 		RETURN;
 	END IF;
 	RETURN QUERY
-	SELECT o.agent, o.diff
+	SELECT boocoder._continued(o.agent, coalesce(t.warm, false), CASE WHEN NOT boocoder._asks_once(t.creator) THEN m.agent_session_id END), o.diff
 	  FROM boocoder.projects p
 	  JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
 	  JOIN boocoder.providers v ON v.name = t.agent
@@ -325,7 +338,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	t boocoder.tasks;
 	charged numeric := 0;
-	cost numeric;
+	its_cost numeric;
 	u boocoder.usage_events;
 BEGIN
 	SELECT * INTO t FROM boocoder.tasks x WHERE x.id = task_id;
@@ -343,23 +356,28 @@ BEGIN
 		SELECT coalesce(sum(x.cost_usd), 0) INTO charged FROM boocoder.usage_events x
 		 WHERE x.agent = t.agent AND x.agent_session_id = agent_session;
 	END IF;
-	cost := greatest(0, coalesce((usage ->> 'cost_total_usd')::numeric - charged, (usage ->> 'cost_usd')::numeric, 0));
+	its_cost := greatest(0, coalesce((usage ->> 'cost_total_usd')::numeric - charged, (usage ->> 'cost_usd')::numeric, 0));
 	u.input_tokens := greatest(0, coalesce((usage ->> 'input_tokens')::numeric, 0));
 	u.output_tokens := greatest(0, coalesce((usage ->> 'output_tokens')::numeric, 0));
 	u.cached_tokens := greatest(0, coalesce((usage ->> 'cached_tokens')::numeric, 0));
 	u.reasoning_tokens := greatest(0, coalesce((usage ->> 'reasoning_tokens')::numeric, 0));
-	IF cost = 0 AND u.input_tokens + u.output_tokens + u.cached_tokens + u.reasoning_tokens = 0 THEN
+	IF its_cost = 0 AND u.input_tokens + u.output_tokens + u.cached_tokens + u.reasoning_tokens = 0 THEN
 		RETURN;
 	END IF;
 	INSERT INTO boocoder.usage_events (task_id, chat_id, project_id, agent, model, agent_session_id,
 		input_tokens, output_tokens, cached_tokens, reasoning_tokens, cost_usd)
 	VALUES (t.id, t.chat_id, t.project_id, t.agent, coalesce(usage ->> 'model', t.model), agent_session,
-		u.input_tokens, u.output_tokens, u.cached_tokens, u.reasoning_tokens, cost);
+		u.input_tokens, u.output_tokens, u.cached_tokens, u.reasoning_tokens, its_cost);
 	UPDATE boocoder.tasks x
 	   SET input_tokens = s.input, output_tokens = s.output, cost_tokens = s.input + s.output, cost_usd = s.cost
 	  FROM (SELECT sum(e.input_tokens) AS input, sum(e.output_tokens) AS output, sum(e.cost_usd) AS cost
 			  FROM boocoder.usage_events e WHERE e.task_id = t.id) s
 	 WHERE x.id = t.id;
+	UPDATE boocoder.agent_sessions s
+	   SET input_tokens = s.input_tokens + u.input_tokens, output_tokens = s.output_tokens + u.output_tokens,
+		   cost = s.cost + its_cost
+	 WHERE (s.chat_id, s.agent) IN (SELECT q.chat_id, q.agent FROM boocoder.agent_sessions q
+									 WHERE q.chat_id = t.chat_id AND q.agent = t.agent FOR NO KEY UPDATE SKIP LOCKED);
 	UPDATE boocoder.messages m SET tokens_used = u.input_tokens + u.output_tokens WHERE m.id = t.message_id;
 END
 $$;
@@ -440,6 +458,7 @@ BEGIN
 		reason := NULL;
 		message := NULL;
 	END IF;
+	PERFORM boocoder._turn_ended(t, result);
 	IF result ? 'usage' OR reason = 'runner_crashed' THEN
 		PERFORM boocoder._charge(t.id, result -> 'usage', result ->> 'agent_session_id');
 	END IF;

@@ -12,7 +12,7 @@ GRANT SELECT ON boocoder.projects, boocoder.sessions, boocoder.chats, boocoder.t
 	boocoder.message_parts, boocoder.events, boocoder.worktrees, boocoder.pending_changes, boocoder.usage_events,
 	boocoder.available_agents, boocoder.task_transitions, boocoder.inbox, boocoder.status, boocoder.jobs,
 	boocoder.agent_sessions, boocoder.agent_commands, boocoder.permission_rules, boocoder.permission_requests,
-	boocoder.tool_timeline TO boocoder_viewer;
+	boocoder.tool_timeline, boocoder.backends TO boocoder_viewer;
 GRANT INSERT (kind, provider) ON boocoder.jobs TO boocoder_viewer;		-- to look at agents again, see the policy
 GRANT SELECT (name, label, kind, transport, command, builtin_command, fallback, fallback_command, version_args, launch_prefix,
 	persistent_home, keep_raw, models_url, models_prefix, models, modes, default_model, permission_policy, enabled, builtin)
@@ -23,7 +23,8 @@ GRANT EXECUTE ON FUNCTION boocoder._project_id(text), boocoder._task(bigint), bo
 	boocoder.cost_stats(text, timestamptz, timestamptz), boocoder._status(), boocoder.doctor(),
 	boocoder._preloaded(), boocoder._worker_status(), boocoder._change_generation(),
 	boocoder._wait_change(bigint, integer), boocoder._probe_ttl_ms(), boocoder._probe(text), boocoder._wake_now(),
-	boocoder.probe_agents(text), boocoder.provider_snapshot(), boocoder._tool_timeline() TO boocoder_viewer;
+	boocoder.probe_agents(text), boocoder.provider_snapshot(),
+	boocoder._asks_once(text), boocoder._warm(boocoder.providers, bigint, bigint, text), boocoder.use_warm_backend(text, bigint, bigint, text), boocoder._tool_timeline() TO boocoder_viewer;
 GRANT EXECUTE ON PROCEDURE boocoder.attach(bigint, bigint) TO boocoder_viewer;
 
 -- users
@@ -60,12 +61,12 @@ GRANT EXECUTE ON FUNCTION
 GRANT SELECT ON ALL TABLES IN SCHEMA boocoder TO boocoder_worker;
 GRANT INSERT ON boocoder.sessions, boocoder.chats, boocoder.messages, boocoder.message_parts, boocoder.events,
 	boocoder.worktrees, boocoder.jobs, boocoder.pending_changes, boocoder.usage_events, boocoder.agent_sessions,
-	boocoder.agent_commands, boocoder.permission_requests, boocoder.available_agents TO boocoder_worker;
+	boocoder.agent_commands, boocoder.permission_requests, boocoder.available_agents, boocoder.backends TO boocoder_worker;
 GRANT UPDATE (title) ON boocoder.sessions, boocoder.chats TO boocoder_worker;	-- to lock rows, FOR KEY SHARE
 GRANT UPDATE (archived_at) ON boocoder.projects TO boocoder_worker;	-- likewise
 GRANT UPDATE ON boocoder.tasks, boocoder.messages, boocoder.worktrees, boocoder.jobs, boocoder.pending_changes,
-	boocoder.agent_sessions, boocoder.permission_requests, boocoder.available_agents TO boocoder_worker;
-GRANT DELETE ON boocoder.agent_commands, boocoder.jobs TO boocoder_worker;
+	boocoder.agent_sessions, boocoder.permission_requests, boocoder.available_agents, boocoder.backends TO boocoder_worker;
+GRANT DELETE ON boocoder.agent_commands, boocoder.jobs, boocoder.backends TO boocoder_worker;
 GRANT USAGE ON SEQUENCE boocoder.fence_seq TO boocoder_worker;
 GRANT INSERT, DELETE ON boocoder.home TO boocoder_worker;
 GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
@@ -80,6 +81,11 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._array(jsonb), boocoder._probe_order(boocoder.providers, jsonb), boocoder._probed(text, jsonb), boocoder._probe(text),
 	boocoder._paths(jsonb, text), boocoder._command(jsonb), boocoder._verdict(boocoder.tasks, jsonb), boocoder._option(jsonb, text),
 	boocoder._ask(boocoder.tasks, jsonb), boocoder._note(boocoder.events), boocoder._attend(), boocoder._withdraw(boocoder.tasks),
+	boocoder._asks_once(text), boocoder._warm(boocoder.providers, bigint, bigint, text),
+	boocoder._config_hash(boocoder.providers, boocoder.worktrees, text[], text[], jsonb),
+	boocoder._take_backend(boocoder.tasks, boocoder.worktrees, text), boocoder._continued(jsonb, boolean, text),
+	boocoder._turn_ended(boocoder.tasks, jsonb), boocoder._evictions(timestamptz, interval, integer), boocoder._evict(),
+	boocoder._backend_started(bigint, integer), boocoder._backend_ended(bigint), boocoder._forget_backends(),
 	boocoder._charge(bigint, jsonb, text), boocoder._store_changes(boocoder.tasks, jsonb),
 	boocoder._settle(bigint, bigint, jsonb, jsonb) TO boocoder_worker;
 
@@ -96,6 +102,7 @@ ALTER TABLE boocoder.jobs ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.pending_changes ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.usage_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.agent_sessions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE boocoder.backends ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.agent_commands ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.permission_rules ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.permission_requests ENABLE ROW LEVEL SECURITY;
@@ -139,6 +146,9 @@ COMMENT ON POLICY probe ON boocoder.jobs IS 'everybody may have agents looked at
 CREATE POLICY visible ON boocoder.agent_sessions TO boocoder_viewer
 	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id));
 COMMENT ON POLICY visible ON boocoder.agent_sessions IS 'those of visible chats';
+CREATE POLICY visible ON boocoder.backends FOR SELECT TO boocoder_viewer
+	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id));
+COMMENT ON POLICY visible ON boocoder.backends IS 'those of visible chats';
 CREATE POLICY visible ON boocoder.agent_commands FOR SELECT TO boocoder_viewer
 	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id));
 COMMENT ON POLICY visible ON boocoder.agent_commands IS 'those of visible chats';

@@ -30,6 +30,8 @@ typedef enum DbQuery
 	Q_APPEND,
 	Q_SETTLE,
 	Q_JOB_DONE,
+	Q_BACKEND_STARTED,
+	Q_BACKEND_ENDED,
 	Q_COUNT
 } DbQuery;
 
@@ -49,7 +51,7 @@ static const QueryText queries[Q_COUNT] = {
 		"SELECT boocoder._start($1)", 1, {INT4OID}
 	},
 	[Q_NEXT_ACTIONS] = {
-		"SELECT kind, task_id, fence, job_id, prepare, agent, diff, delay_ms, git_prefix, agent_prefix "
+		"SELECT kind, task_id, fence, job_id, prepare, agent, diff, delay_ms, git_prefix, agent_prefix, backend "
 		"FROM boocoder._next_actions($1, $2, $3)", 3, {INT4OID, INT4OID, BOOLOID}
 	},
 	[Q_PREPARED] = {
@@ -66,6 +68,12 @@ static const QueryText queries[Q_COUNT] = {
 	},
 	[Q_JOB_DONE] = {
 		"SELECT boocoder._job_done($1, $2::pg_catalog.jsonb)", 2, {INT8OID, TEXTOID}
+	},
+	[Q_BACKEND_STARTED] = {
+		"SELECT boocoder._backend_started($1, $2)", 2, {INT8OID, INT4OID}
+	},
+	[Q_BACKEND_ENDED] = {
+		"SELECT boocoder._backend_ended($1)", 1, {INT8OID}
 	},
 };
 
@@ -260,6 +268,7 @@ action_kind(const char *name)
 		[BC_DO_ANSWER] = "answer",
 		[BC_DO_BLOCK] = "blocked",
 		[BC_DO_UNBLOCK] = "unblocked",
+		[BC_DO_EVICT] = "evict",
 		[BC_DO_JOB] = "job",
 		[BC_DO_WAIT] = "due"
 	};
@@ -290,6 +299,7 @@ read_actions(MemoryContext caller, void *result)
 		action->delay_ms = column_int(row, 8);
 		action->git_prefix = column_strings(caller, row, 9);
 		action->agent_prefix = column_strings(caller, row, 10);
+		action->backend = column_int(row, 11);
 		old = MemoryContextSwitchTo(caller);
 		*actions = lappend(*actions, action);
 		MemoryContextSwitchTo(old);
@@ -390,4 +400,20 @@ bc_db_job_done(int64 job_id, const char *result)
 	BcDbStatus	status = run(Q_JOB_DONE, values, NULL, read_done, &done);
 
 	return status == BC_DB_OK && !done ? BC_DB_BUSY : status;
+}
+
+BcDbStatus
+bc_db_backend_started(int64 backend, pid_t pid)
+{
+	Datum		values[2] = {Int64GetDatum(backend), Int32GetDatum((int32) pid)};
+
+	return run(Q_BACKEND_STARTED, values, NULL, NULL, NULL);
+}
+
+BcDbStatus
+bc_db_backend_ended(int64 backend)
+{
+	Datum		values[1] = {Int64GetDatum(backend)};
+
+	return run(Q_BACKEND_ENDED, values, NULL, NULL, NULL);
 }

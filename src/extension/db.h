@@ -29,6 +29,7 @@ typedef enum BcActionKind
 	BC_DO_ANSWER,				/* the agent of a running task is to be told: in prepare */
 	BC_DO_BLOCK,				/* a running task waits for a person now */
 	BC_DO_UNBLOCK,				/* and does so no more */
+	BC_DO_EVICT,				/* the agent that is kept as "backend" is to end */
 	BC_DO_JOB,					/* a one-shot git job: its order is in prepare */
 	BC_DO_WAIT					/* a task is due in delay_ms */
 } BcActionKind;
@@ -39,6 +40,7 @@ typedef struct BcDbAction
 	int64		task_id;
 	int64		fence;
 	int64		job_id;
+	int64		backend;		/* of a task: its agent is kept under that number; 0: is not */
 	int64		delay_ms;
 	char	   *prepare;		/* orders, as JSON text; may be NULL */
 	char	   *agent;
@@ -76,6 +78,10 @@ extern BcDbStatus bc_db_append(int n, const int64 *task_ids, const int64 *fences
 
 /* Settles a turn; "diff" may be NULL. */
 extern BcDbStatus bc_db_settle(int64 task_id, int64 fence, const char *result, const char *diff);
+
+/* A kept agent has the runner "pid" now; it has ended. */
+extern BcDbStatus bc_db_backend_started(int64 backend, pid_t pid);
+extern BcDbStatus bc_db_backend_ended(int64 backend);
 
 extern BcDbStatus bc_db_job_done(int64 job_id, const char *result);
 

@@ -14,6 +14,7 @@
 #endif
 
 #include "access/xact.h"
+#include "extension/backends.h"
 #include "extension/compat.h"
 #include "extension/db.h"
 #include "extension/dispatcher.h"
@@ -313,6 +314,9 @@ next_actions(TimestampTz now, bool everything)
 			case BC_DO_UNBLOCK:
 				bc_tasks_block(action->task_id, action->fence, action->kind == BC_DO_BLOCK);
 				break;
+			case BC_DO_EVICT:
+				bc_backends_evict(action->backend);
+				break;
 			case BC_DO_JOB:
 				bc_jobs_start(action);
 				break;
@@ -344,7 +348,7 @@ flush_events(TimestampTz now)
 static void
 serve(Oid extension)
 {
-	TimestampTz times[4];
+	TimestampTz times[5];
 	TimestampTz now;
 	uint32		work;
 	bool		slots_freed;
@@ -379,6 +383,7 @@ serve(Oid extension)
 	leave_if_held();
 
 	times[2] = bc_sink_due();
+	times[4] = bc_backends_tick(now);
 	times[3] = bc_runners_reap() ? TimestampTzPlusMilliseconds(now, REAP_INTERVAL_MS) : 0;
 	wait_and_serve(wait_time(GetCurrentTimestamp(), times, lengthof(times)));
 }
@@ -492,6 +497,7 @@ bc_dispatcher_main(Datum arg)
 	bc_sink_init();
 	bc_tasks_init();
 	bc_jobs_init();
+	bc_backends_init();
 	scratch = AllocSetContextCreate(TopMemoryContext, "boocoder scratch",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(scratch);

@@ -38,6 +38,8 @@ char	   *bc_default_model;
 int			bc_probe_ttl_ms;
 int			bc_probe_timeout_ms;
 int			bc_permission_timeout_ms;
+int			bc_idle_ttl_ms;
+int			bc_max_warm;
 int			bc_ports_per_worktree;
 int			bc_port_first;
 int			bc_port_last;
@@ -107,6 +109,12 @@ static const IntSetting int_settings[] = {
 	{"boocoder.permission_timeout", "Time a person has to answer a request of an agent.",
 	"It is then rejected.  Zero means no limit: the task waits in the inbox.",
 	&bc_permission_timeout_ms, 0, 0, INT_MAX, GUC_UNIT_MS},
+	{"boocoder.idle_ttl", "Time an agent is kept after its last turn.",
+	"Its next turn then starts it again, and it goes on with its session if it can.",
+	&bc_idle_ttl_ms, 30 * 60 * 1000, 0, INT_MAX, GUC_UNIT_MS},
+	{"boocoder.max_warm_backends", "Agents of one database that are kept between turns.",
+	"The least recently used one ends in favour of another; those at work count, but never end.  "
+	"Zero: none are kept.", &bc_max_warm, 8, 0, 1000, 0},
 	{"boocoder.ports_per_worktree", "TCP ports leased to each worktree.",
 	"Its agent finds them in BOOCODER_PORT and BOOCODER_PORT_COUNT.  Zero: none.",
 	&bc_ports_per_worktree, 10, 0, 1000, 0},

@@ -33,6 +33,8 @@ extern char *bc_default_model;
 extern int	bc_probe_ttl_ms;
 extern int	bc_probe_timeout_ms;
 extern int	bc_permission_timeout_ms;
+extern int	bc_idle_ttl_ms;
+extern int	bc_max_warm;
 extern int	bc_ports_per_worktree;
 extern int	bc_port_first;
 extern int	bc_port_last;

@@ -104,12 +104,25 @@ bc_runners_order(const BcRunnerOwner *owner, void *owner_data, char *const *pref
 	if (runner == NULL)
 		return NULL;
 	nspares--;
+	bc_runners_order_again(runner, owner, owner_data, order);
+	return runner;
+}
+
+void
+bc_runners_order_again(BcRunner *runner, const BcRunnerOwner *owner, void *owner_data,
+					   const char *order)
+{
+	bc_runners_hand_over(runner, owner, owner_data);
+	runner->kept = false;
+	runner->turn = ++last_turn;
+	bc_runners_send(runner, BC_FRAME_ORDER, order);
+}
+
+void
+bc_runners_hand_over(BcRunner *runner, const BcRunnerOwner *owner, void *owner_data)
+{
 	runner->owner = owner;
 	runner->owner_data = owner_data;
-	runner->turn = ++last_turn;
-	bc_channel_send(&runner->channel, BC_FRAME_ORDER, runner->turn, order, strlen(order));
-	(void) bc_channel_flush(&runner->channel);
-	return runner;
 }
 
 void
@@ -197,6 +210,7 @@ bc_runners_read(BcRunner *runner)
 					runner_gone(runner);
 					return;
 				}
+				runner->kept = (frame.flags & BC_FRAME_KEPT) != 0;
 				runner->owner->message(runner->owner_data, runner, frame.type,
 									   &runner->channel.message);
 				if (runner->retired)
@@ -223,6 +237,15 @@ bc_runners_reap(void)
 	}
 	nended = left;
 	return nended > 0;
+}
+
+bool
+bc_runners_ending(pid_t pid)
+{
+	for (int i = 0; i < nended; i++)
+		if (ended[i] == pid)
+			return true;
+	return false;
 }
 
 dlist_head *

@@ -3,8 +3,8 @@
  * runners.h
  *	  The runner processes of one dispatcher: spares, and those at work.
  *
- * A runner takes one order and ends.  Spares have been started before there
- * is an order for them.  Closing a runner's socket makes it kill what it
+ * A runner takes one order and ends, or keeps its agent for another order.
+ * Spares have been started before there is an order for them.  Closing a runner's socket makes it kill what it
  * started and end; it is reaped later by bc_runners_reap().
  */
 #ifndef BC_EXTENSION_RUNNERS_H
@@ -42,6 +42,7 @@ struct BcRunner
 	const BcRunnerOwner *owner; /* NULL: spare, or retired */
 	void	   *owner_data;
 	bool		retired;
+	bool		kept;			/* said so with its result */
 	uint32		interest;		/* what the wait set waits for */
 };
 
@@ -58,6 +59,13 @@ extern void bc_runners_fill(int wanted, TimestampTz now);
  */
 extern BcRunner *bc_runners_order(const BcRunnerOwner *owner, void *owner_data,
 								  char *const *prefix, const char *order);
+
+/* Another order, for a runner that kept its agent.  It may have a new owner. */
+extern void bc_runners_order_again(BcRunner *runner, const BcRunnerOwner *owner, void *owner_data,
+								   const char *order);
+
+/* Somebody else hears of the runner from now on. */
+extern void bc_runners_hand_over(BcRunner *runner, const BcRunnerOwner *owner, void *owner_data);
 
 /* Sends a message; "payload" is text, "" for none. */
 extern void bc_runners_send(BcRunner *runner, BcFrameType type, const char *payload);
@@ -79,6 +87,9 @@ extern void bc_runners_read(BcRunner *runner);
 
 /* Reaps ended runners; true when some are left to be reaped. */
 extern bool bc_runners_reap(void);
+
+/* Is the runner "pid", which was closed, not reaped yet? */
+extern bool bc_runners_ending(pid_t pid);
 
 /* All open runners, for the wait set. */
 extern dlist_head *bc_runners_all(void);

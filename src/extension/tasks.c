@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "extension/backends.h"
 #include "extension/guc.h"
 #include "extension/runners.h"
 #include "extension/sink.h"
@@ -33,6 +34,7 @@ typedef struct BcTurn
 	BcTurnState state;
 	bool		cancelled;		/* before there was an agent to tell */
 	bool		overdue;		/* its runner was killed for that */
+	int64		backend;		/* under which its agent is kept; 0: it is not */
 	BcRunner   *runner;			/* NULL: none at work */
 	TimestampTz deadline;		/* of the runner; 0: none of ours */
 	TimestampTz retry_at;		/* of a database call; 0: none waits */
@@ -58,6 +60,22 @@ keep(BcTurn *turn, char **slot, const char *text)
 	if (*slot != NULL)
 		pfree(*slot);
 	*slot = text == NULL ? NULL : MemoryContextStrdup(turn->context, text);
+}
+
+/* Is the runner at work that of an agent which may be kept? */
+static bool
+in_backend(const BcTurn *turn)
+{
+	return turn->backend != 0 &&
+		(turn->state == BC_TURN_RUNNING || turn->state == BC_TURN_CANCELLING);
+}
+
+/* The runner has ended, or was closed. */
+static void
+forget_backend(const BcTurn *turn)
+{
+	if (in_backend(turn))
+		bc_backends_forget(turn->backend);
 }
 
 /* A RESULT in the runner's place. */
@@ -93,8 +111,14 @@ on_message(void *owner, BcRunner *runner, BcFrameType type, const StringInfoData
 			bc_sink_add(turn->task_id, turn->fence, payload);
 			break;
 		case BC_FRAME_RESULT:
-			/* The runner is done; what follows is the end of its connection. */
-			bc_runners_retire(runner);
+			/* The runner is done; what follows is the end of its connection, or another order. */
+			if (in_backend(turn) && runner->kept)
+				bc_backends_rest(turn->backend);
+			else
+			{
+				forget_backend(turn);
+				bc_runners_retire(runner);
+			}
 			turn->runner = NULL;
 			turn->deadline = 0;
 			keep(turn, result_slot(turn), payload->data);
@@ -116,6 +140,7 @@ on_gone(void *owner, BcRunner *runner, const char *why)
 
 	turn->runner = NULL;
 	turn->deadline = 0;
+	forget_backend(turn);
 	if (turn->state == BC_TURN_CANCELLING)
 		make_up(turn, &turn->result, ok, "cancelled", "cancelled",
 				"the agent did not end by itself");
@@ -148,11 +173,14 @@ keep_strings(BcTurn *turn, char *const *strings)
 	return copy;
 }
 
-/* Orders a runner for the turn's next step. */
+/* Orders a runner for the turn's next step; "backend": under which it is to be kept. */
 static void
-order(BcTurn *turn, char *const *prefix, const char *text, int timeout_ms)
+order(BcTurn *turn, char *const *prefix, const char *text, int timeout_ms, int64 backend)
 {
-	turn->runner = bc_runners_order(&turn_owner, turn, prefix, text);
+	if (backend != 0)
+		turn->runner = bc_backends_order(backend, &turn_owner, turn, prefix, text);
+	else
+		turn->runner = bc_runners_order(&turn_owner, turn, prefix, text);
 	if (turn->runner == NULL)
 	{
 		char	   *message = psprintf("could not start a runner: %m");
@@ -239,7 +267,7 @@ act(BcTurn *turn, BcTurnAction action)
 			ask_orders(turn);
 			break;
 		case BC_ACTION_START_AGENT:
-			order(turn, turn->agent_prefix, turn->agent_order, 0);
+			order(turn, turn->agent_prefix, turn->agent_order, 0, turn->backend);
 			break;
 		case BC_ACTION_NOTE_CANCEL:
 			turn->cancelled = true;
@@ -253,7 +281,7 @@ act(BcTurn *turn, BcTurnAction action)
 			break;
 		case BC_ACTION_START_DIFF:
 			bc_tasks_block(turn->task_id, turn->fence, false);
-			order(turn, turn->git_prefix, turn->diff_order, bc_git_timeout_ms);
+			order(turn, turn->git_prefix, turn->diff_order, bc_git_timeout_ms, 0);
 			break;
 		case BC_ACTION_KILL:
 			turn->deadline = 0;
@@ -307,6 +335,7 @@ bc_tasks_start(const BcDbAction *action)
 	turn->context = context;
 	turn->task_id = action->task_id;
 	turn->fence = action->fence;
+	turn->backend = action->backend;
 	dlist_push_tail(&turns, &turn->node);
 	nturns++;
 	keep(turn, &turn->agent_order, action->agent);
@@ -316,7 +345,7 @@ bc_tasks_start(const BcDbAction *action)
 	if (action->prepare != NULL)
 	{
 		turn->state = BC_TURN_PREPARING;
-		order(turn, turn->git_prefix, action->prepare, bc_git_timeout_ms);
+		order(turn, turn->git_prefix, action->prepare, bc_git_timeout_ms, 0);
 	}
 	else
 	{
@@ -387,6 +416,7 @@ bc_tasks_break(int64 task_id, const char *error)
 
 		turn->runner = NULL;
 		turn->deadline = 0;
+		forget_backend(turn);
 		bc_runners_close(runner);
 		make_up(turn, result_slot(turn), turn->state != BC_TURN_DIFFING, "failed", "bad_event",
 				message);

@@ -10,7 +10,7 @@ use BoocoderTest;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $node = new_node('permissions', conf => "boocoder.max_running = 1\nboocoder.poll_interval = '10s'");
+my $node = new_node('permissions', conf => "boocoder.max_running = 1\nboocoder.max_warm_backends = 0\nboocoder.poll_interval = '10s'");
 my $repo = make_repo('permissions');
 add_project($node, 'demo', $repo);
 ok(wait_dispatcher($node), 'the dispatcher is there');
