@@ -27,6 +27,19 @@ bc_draft_segment(BcDraft *draft, size_t start, int kind)
 	return true;
 }
 
+void
+bc_draft_drop(BcDraft *draft, BcBuf *text)
+{
+	if (text->len > draft->segments[draft->n - 1].start)
+	{
+		text->len = draft->segments[draft->n - 1].start;
+		text->data[text->len] = '\0';
+	}
+	if (draft->n > 1)
+		draft->n--;
+	draft->again = 0;
+}
+
 /* Is everything in [start, end) of this kind? */
 static bool
 is_kind(const BcDraft *draft, size_t start, size_t end, int kind)

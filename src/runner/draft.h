@@ -39,6 +39,9 @@ extern void bc_draft_reset(BcDraft *draft, int kind);
 /* Another segment begins at "start".  False: there are too many. */
 extern bool bc_draft_segment(BcDraft *draft, size_t start, int kind);
 
+/* Takes what the last segment added out of the text; the segment too, unless it is the only one. */
+extern void bc_draft_drop(BcDraft *draft, BcBuf *text);
+
 /*
  * "text" has been added to, from "from" on, all of the last segment's kind.
  * True when something of it turned out to be a draft; that is gone from "text".

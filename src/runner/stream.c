@@ -204,7 +204,8 @@ void
 bc_stream_drop_text(void)
 {
 	bc_buf_clear(&rest);
-	bc_buf_clear(&text);
+	if (in_text)
+		bc_draft_drop(&draft, &text);
 	bc_stream_end_text();
 }
 

@@ -42,7 +42,7 @@ extern void bc_stream_says_again(bool says_again);
 /* Ends the text part under way, if there is one. */
 extern void bc_stream_end_text(void);
 
-/* Forgets the text part under way: it was a draft, and comes again. */
+/* Forgets the message under way: it was a draft, and comes again. */
 extern void bc_stream_drop_text(void);
 
 /* "kind" is one of the event kinds of doc/protocol.md. */

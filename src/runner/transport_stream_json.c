@@ -57,6 +57,8 @@ start(void)
 	map = bc_acp_map_new();
 	turn = bc_stream_turn_new(transport != NULL && strcmp(transport, "opencode") == 0 ? transport :
 							  order_text("agent_kind"));
+	/* qwen asks the model again when it was cut off, and its text stays as delivered: twice */
+	bc_stream_says_again(order_text("agent_kind") != NULL && strcmp(order_text("agent_kind"), "qwen") == 0);
 	bc_lines_init(&lines, (size_t) bc_agent_limit("max_line"));
 	session_told = false;
 	junk_lines = 0;

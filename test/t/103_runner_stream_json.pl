@@ -190,6 +190,22 @@ for my $dialect (qw(claude pi))
 	ends($runner, 'completed', undef, 'codex, a retry');
 	like((events($runner, 'retry'))[0]{message}, qr/overloaded/, 'codex: is an event');
 }
+{
+	# qwen tells nothing of it, and gives both as one message
+	my @said = map {
+		map { qq(line {"type":"stream_event","event":{"type":"content_block_delta","delta":{"type":"text_delta","text":"$_"}}}) } @$_
+	} [ 'I look at the long ', 'file first, and' ], [ 'I look at the long ', 'file first, and then ', 'mend it.' ];
+	my $begin = 'line {"type":"stream_event","event":{"type":"message_start","message":{"id":"x"}}}';
+	my $whole = 'line {"type":"assistant","message":{"id":"x","content":[{"type":"text","text":"I look at the long file first, andI look at the long file first, and then mend it."}]}}';
+	for my $kind (qw(qwen claude))
+	{
+		my $runner = turn('claude', join(';', $begin, @said, $whole), agent_kind => $kind);
+		ends($runner, 'completed', undef, "$kind, a text that is said again without a word");
+		my $text = 'I look at the long file first, and then mend it.';
+		is($runner->part_text, $kind eq 'qwen' ? $text : "I look at the long file first, and$text", "$kind: is stored once where that is known");
+		is(scalar(events($runner, 'retry')), $kind eq 'qwen' ? 1 : 0, "$kind: and told");
+	}
+}
 
 # ---- how the prompt and the model get in ----
 

@@ -143,6 +143,27 @@ logs_are_events_only(void **state)
 	assert_json(capture_parts(), "[{'kind': 'text', 'payload': {'text': 'ab'}}]");
 }
 
+static void
+a_draft_is_the_last_message_only(void **state)
+{
+	(void) state;
+	for (int again = 0; again < 2; again++)
+	{
+		bc_stream_says_again(again);
+		bc_stream_drop_text();
+		say(BC_REASONING, "a", "Thought.");
+		say(BC_TEXT, "b", "Kept.");
+		say(BC_TEXT, "c", "Half an ans");
+		bc_stream_drop_text();
+		say(BC_TEXT, "d", "Whole.");
+		bc_stream_end_text();
+		assert_json(capture_parts(), "[{'kind': 'reasoning', 'payload': {'text': 'Thought.'}},"
+					"{'kind': 'text', 'payload': {'text': 'Kept.'}}, {'kind': 'text', 'payload': {'text': 'Whole.'}}]");
+		capture_reset();
+	}
+	bc_stream_says_again(false);
+}
+
 int
 main(void)
 {
@@ -154,6 +175,7 @@ main(void)
 		cmocka_unit_test_setup(long_text_goes_on_in_another_part, reset),
 		cmocka_unit_test_setup(events_wait_a_little_for_company, reset),
 		cmocka_unit_test_setup(logs_are_events_only, reset),
+		cmocka_unit_test_setup(a_draft_is_the_last_message_only, reset),
 	};
 
 	return cmocka_run_group_tests_name("stream", tests, NULL, NULL);
