@@ -19,8 +19,9 @@
  *
  * --port-file  written (atomically) once the server listens: the port, one decimal number and a newline
  * --port       0 (default) takes a free one
- * --log        one JSON object a line for each request: {"path","api","stream","model","tools","script","step","answer",
- *              "served"}, and with BOOCODER_STUB_BODIES=1 also the whole "body"; "served": it was answered with tokens
+ * --log        one JSON object a line for each request: {"path","api","stream","model","tools","script","step",
+ *              "earlier","answer","served"}, and with BOOCODER_STUB_BODIES=1 also the whole "body"; "earlier": so many
+ *              scripts came before in the conversation, "served": it was answered with tokens
  *
  * It ends when its standard input does, so it can't outlive the test that started it.
  *
@@ -34,13 +35,14 @@
  *   !escalate COMMAND    the same, and asks for more rights than its sandbox gives, where the tool has a way to
  *   !end TEXT            the closing text (default "Done.")
  *   !stream N            the closing text is N numbered words, one chunk each
- *   !status CODE         answers this HTTP status instead
+ *   !status CODE [N]     answers this HTTP status instead, to the first N requests of this step or to all
+ *   !cut [N]             the same: says its text and closes the connection in the middle of the answer
  *   !hang                takes the request and never answers
  *
  * An agent whose only tool is a shell reads and writes with that. One tool is called per request, in order; how far the
- * script is follows from the assistant messages with tool calls after the last user message, so the server keeps no
- * state. A request without tools (title makers, prompt suggestions, classifiers) or without a directive gets a short
- * text.
+ * script is follows from the assistant messages with tool calls after the last user message, and the only state is the
+ * count for "the first N". A request without tools (title makers, prompt suggestions, classifiers) or without a
+ * directive gets a short text.
  *
  * Every answer reports the same usage: 1000 tokens in (200 of them cached), 50 out (10 of them reasoning, where the
  * interface can tell).
@@ -81,34 +83,38 @@ function textOf(content) {
 	return '';
 }
 
-/* The directives of the last user message that has any, and how many tools were called since. */
+/* The directives of the last user message that has any, how many tools were called since, how many such came before. */
 function scriptOf(turns) {
-	for (let i = turns.length - 1; i >= 0; i--) {
-		if (turns[i].role !== 'user')
-			continue;
-		const directives = turns[i].text.split('\n').map((line) => line.trim())
-			.filter((line) => /^!\w+/.test(line));
-		if (directives.length > 0)
-			return { directives, done: turns.slice(i + 1).filter((turn) => turn.calls > 0).length };
-	}
-	return { directives: [], done: 0 };
+	const scripts = turns.map((turn) => turn.role !== 'user' ? []
+		: turn.text.split('\n').map((line) => line.trim()).filter((line) => /^!\w+/.test(line)));
+	const at = scripts.findLastIndex((directives) => directives.length > 0);
+	return at < 0 ? { directives: [], done: 0, earlier: 0 }
+		: { directives: scripts[at], done: turns.slice(at + 1).filter((turn) => turn.calls > 0).length,
+			earlier: scripts.slice(0, at).filter((directives) => directives.length > 0).length };
 }
 
-/* What to answer now: {reasoning, text, words, call: {kind, ...}, status, hang}. */
-function planOf({ directives, done }) {
-	const plan = { reasoning: '', text: '', words: 0, call: null, status: 0, hang: false };
+/*
+ * What to answer now: {reasoning, text, words, call: {kind, ...}, status, cut, hang}. "before" is how often this step
+ * was asked for already.
+ */
+function planOf({ directives, done }, before) {
+	const plan = { reasoning: '', text: '', words: 0, call: null, status: 0, cut: false, hang: false };
 	let closing = 'Done.';
 	let seen = 0;
 
 	for (const line of directives) {
 		const [, verb, rest] = /^!(\w+)\s?(.*)$/s.exec(line);
-		const args = /^(\S+)\s?(.*)$/s.exec(rest);
+		const args = /^(\S*)\s?(.*)$/s.exec(rest);
 		const current = seen === done;		/* this directive belongs to the present request */
 
 		switch (verb) {
 			case 'say': if (current) plan.text += rest; break;
 			case 'reason': if (current) plan.reasoning += rest; break;
-			case 'status': if (current) plan.status = Number(rest); break;
+			case 'status':
+				if (current && before < Number(args[2] || Infinity))
+					plan.status = Number(args[1]);
+				break;
+			case 'cut': if (current) plan.cut = before < Number(rest || Infinity); break;
 			case 'hang': if (current) plan.hang = true; break;
 			case 'end': closing = rest; break;
 			case 'stream': plan.words = Number(rest); break;
@@ -221,7 +227,7 @@ function eventStream(response) {
 		response.write(`${named ? `event: ${value.type}\n` : ''}data: ${JSON.stringify(value)}\n\n`);
 }
 
-/* The pieces of the text of an answer, one by one; then "finish". Waits for a slow reader. */
+/* The pieces of the text of an answer, one by one; then "finish", unless it is to be cut. Waits for a slow reader. */
 function sayPieces(response, plan, piece, finish) {
 	let word = 0;
 	const more = () => {
@@ -231,7 +237,10 @@ function sayPieces(response, plan, piece, finish) {
 			if (response.writableNeedDrain)
 				return response.once('drain', more);
 		}
-		finish();
+		if (plan.cut)
+			response.write(':\n\n', () => response.destroy());
+		else
+			finish();
 	};
 	for (const part of plan.text.match(/\S+\s*/g) ?? [])
 		piece(part);
@@ -487,25 +496,32 @@ const INTERFACES = [
 	[/\/models\/[^/:]+:(?:streamG|g)enerateContent$/, 'gemini', gemini],
 ];
 
+const asked = new Map();		/* how often each step of each script was asked for, by path */
+
 function answer(response, [, name, api], url, where, body) {
 	const request = api.read(body, where);
-	const script = request.tools.length > 0 ? scriptOf(request.turns) : { directives: [], done: 0 };
-	const plan = script.directives.length > 0 ? planOf(script)
-		: planOf({ directives: ['!end Scripted answer'], done: 0 });
+	const script = request.tools.length > 0 ? scriptOf(request.turns) : { directives: [], done: 0, earlier: 0 };
+	const step = JSON.stringify([where, script]);
+	const before = asked.get(step) ?? 0;
+	asked.set(step, before + 1);
+	const plan = script.directives.length > 0 ? planOf(script, before)
+		: planOf({ directives: ['!end Scripted answer'], done: 0 }, before);
 	const call = plan.call ? toolCall(plan.call, request) : null;
 
 	serial++;
 	if (plan.call && !call)
 		plan.text += ` (no tool for ${plan.call.kind})`;
 	const entry = { path: url, api: name, stream: request.stream, model: request.model,
-		tools: request.tools.map((t) => t.name), script: script.directives, step: script.done,
-		answer: call ? call : plan.text, served: !plan.hang && !plan.status };
+		tools: request.tools.map((t) => t.name), script: script.directives, step: script.done, earlier: script.earlier,
+		answer: call ? call : plan.text, served: !plan.hang && !plan.status && !plan.cut };
 	if (process.env.BOOCODER_STUB_BODIES)
 		entry.body = body;
 	log(entry);
 
 	if (plan.hang)
 		return;
+	if (plan.cut && !request.stream)
+		return response.destroy();
 	if (plan.status)
 		return sendJson(response, plan.status, api.error(plan.status, `scripted status ${plan.status}`));
 	(request.stream ? api.stream : api.whole)(response, request, plan, call);

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: PostgreSQL
 #
 # Every real agent over every transport it has, and what boocoder makes of it: edits, reasoning, permissions, a cancel,
-# usage compared with what the model served, models, modes, commands. What is expected of each is the table below: "yes",
-# or "no" with the reason; any difference fails.
+# failures of the model, usage compared with what the model served, models, modes, commands, resuming. What is expected of
+# each is the table below: "yes", or "no" with the reason; any difference fails.
 #
 # The table of doc/agents.md has to be what was seen; BOOCODER_WRITE_AGENT_TABLE=FILE (1: doc/agents.md of these sources)
 # puts it there, between its markers. BOOCODER_MATRIX="claude goose" runs some of them only.
@@ -26,21 +26,36 @@ BAIL_OUT("node is $no_node, or set BOOCODER_SKIP_REAL_AGENTS=1") if $no_node;
 
 # ---- what is expected ----
 
-my @columns = qw(probe edits reasoning asks cancel usage models modes commands);
+my @columns = qw(probe edits reasoning asks cancel refused retries cut usage cancelled models modes commands resume);
 my $line_mode = 'no: it does not tell in this mode';
+my $no_asking = 'no: it has no way to ask';
+my $gives_up = 'no: it gives up, the task fails with `rate_limited`';
+my $breaks = 'no: it gives up, the task fails with `agent_error`';
+my $not_then = 'no: it tells nothing then';
+my $no_resume = 'no: each turn is a conversation of its own, in the same worktree';
 my %expected = (
-	'opencode-acp' => { usage => 'no: tokens of the last call of a turn; the cost is complete' },
-	'opencode' => { asks => 'no: it has no way to ask', models => $line_mode, modes => $line_mode, commands => $line_mode },
+	'opencode-acp' => { usage => 'no: tokens of the last call of a turn; the cost is complete', cancelled => $not_then },
+	'opencode' => { asks => $no_asking, models => $line_mode, modes => $line_mode, commands => $line_mode },
 	'qwen-acp' => {},
 	'qwen-stream' => { models => $line_mode, modes => $line_mode },
 	'claude' => { modes => $line_mode },
 	'claude-acp' => {},
-	'pi' => { asks => 'no: it has no way to ask', models => $line_mode, modes => $line_mode, commands => $line_mode },
-	'codex-acp' => {},
-	'codex' => { asks => 'no: it has no way to ask', models => $line_mode, modes => $line_mode, commands => $line_mode },
-	'gemini' => { usage => 'no: it does not tell cached and reasoning tokens' },
-	'goose' => { usage => 'no: tokens of the last call of a turn', commands => 'no: it has none' },
+	'pi' => { asks => $no_asking, models => $line_mode, modes => $line_mode, commands => $line_mode },
+	'codex-acp' => { retries => $gives_up },
+	'codex' => {
+		asks => $no_asking, retries => $gives_up, cancelled => $not_then, models => $line_mode, modes => $line_mode,
+		commands => $line_mode },
+	'gemini' => { cut => $breaks, usage => 'no: it does not tell cached and reasoning tokens', cancelled => $not_then },
+	'gemini-stream' => {
+		reasoning => $line_mode, asks => $no_asking, cut => $breaks, cancelled => $not_then, models => $line_mode,
+		modes => $line_mode, commands => $line_mode },
+	'goose' => {
+		cut => $breaks, usage => 'no: tokens of the last call of a turn', cancelled => $not_then, commands => 'no: it has none' },
+	'goose-stream' => {
+		asks => $no_asking, cut => $breaks, usage => 'no: it does not tell cached tokens', cancelled => $not_then, models => $line_mode,
+		modes => $line_mode, commands => $line_mode },
 );
+$_->{resume} = $no_resume for values %expected;
 
 # The modes for working unasked and for asking. An agent without any asks by its configuration, or never.
 my %modes = (
@@ -60,6 +75,7 @@ my %told = (
 	'opencode-acp' => { call => [ 800, 200, 40 ], last => 1 },
 	'gemini' => { call => [ 1000, 0, 40 ] },
 	'goose' => { call => [ 1000, 0, 50 ], last => 1 },
+	'goose-stream' => { call => [ 1000, 0, 50 ] },
 );
 my @served = (800, 200, 50);
 
@@ -97,7 +113,7 @@ my $node = new_node('matrix', conf => <<"CONF");
 boocoder.sandbox_ro_paths = '$agents:$scratch/settings'
 boocoder.handshake_timeout = '60s'
 boocoder.cancel_grace = '3s'
-boocoder.max_running = 6
+boocoder.max_running = 7
 CONF
 my $repo = make_repo('matrix', { 'hello.txt' => "hello\n" });
 add_project($node, 'demo', $repo);
@@ -151,11 +167,14 @@ sub try_agent
 	my $write = sub { return $name eq 'codex-acp' ? "!escalate touch $_[0]" : "!write $_[0] asked" };
 	my %seen = (asks => 'no');
 
-	# Four turns at once, each in its own session.
+	# Seven turns at once, each in its own session.
 	add_agent($row);
 	my $edit = run_task($node, "!reason Pondering.\n!say Working.\n!read hello.txt\n!write hello.txt hello from $name\\n\n!write $name/new.txt new\\n\n!end All good.",
 		'demo', agent => $agent, mode => $works, permission_policy => 'allow');
-	my $hanging = run_task($node, "!hang $name-hangs", 'demo', agent => $agent, mode => $works);
+	my $hanging = run_task($node, "!read hello.txt\n!hang $name-hangs", 'demo', agent => $agent, mode => $works, permission_policy => 'allow');
+	my $refused = run_task($node, '!status 401', 'demo', agent => $agent, mode => $works);
+	my $limited = run_task($node, "!status 429 2\n!end At last.", 'demo', agent => $agent, mode => $works);
+	my $cut = run_task($node, "!say Half an answer.\n!cut 1\n!end The rest.", 'demo', agent => $agent, mode => $works);
 	my ($allowed, $denied) = map {
 		run_task($node, $write->("$name-$_.txt") . "\n!end Asked.", 'demo', agent => $agent, mode => $asks, permission_policy => 'ask')
 	} $can_ask ? qw(allowed denied) : ();
@@ -175,10 +194,26 @@ sub try_agent
 		$seen{asks} = yes($outcome eq "completed; add $name-allowed.txt; ");
 	}
 
-	# a cancel while the model does not answer
-	ok(until_true(sub { requests($name, "$name-hangs") > 0 }, 60), "$name: waits for its model");
+	# a cancel while the model does not answer for the second time
+	ok(until_true(sub { grep { $_->{step} == 1 } requests($name, "$name-hangs") }, 60), "$name: waits for its model");
 	sql($node, "SELECT boocoder.cancel($hanging)");
 	$seen{cancel} = yes(wait_settled($node, $hanging, 30) eq 'cancelled');
+
+	# a model that refuses the key, and one that is busy at first
+	wait_settled($node, $_, 90) for $refused, $limited;
+	my ($why, $late) = map { join ' ', grep { defined } @{ task_row($node, $_) }{qw(state failure_reason)} } $refused, $limited;
+	$seen{refused} = yes($why eq 'failed auth_required');
+	diag("$name: a refused key: $why") if $seen{refused} eq 'no';
+	like($late, qr/^(?:completed|failed rate_limited)$/, "$name: a busy model is waited for, or is the reason of a failure");
+	my $said = () = text_of($node, $limited) =~ /At last\./g;
+	$seen{retries} = yes($late eq 'completed' && $said == 1);
+
+	# a model whose connection breaks in the middle of an answer
+	wait_settled($node, $cut, 90);
+	my ($broken, $words) = (join(' ', grep { defined } @{ task_row($node, $cut) }{qw(state failure_reason)}), text_of($node, $cut));
+	$seen{cut} = yes($broken eq 'completed' && $words =~ /^(?!.*Half.*Half).*Half an answer\. The rest\.\s*$/s);
+	like($broken, qr/^(?:completed|failed agent_error)$/, "$name: a connection that breaks is overcome, or the reason of a failure");
+	diag("$name: a connection that breaks: $broken, text: $words") if $seen{cut} eq 'no';
 
 	# edits, reasoning
 	settles($node, $edit, 'completed', "$name: a task completes", 90);
@@ -207,8 +242,14 @@ sub try_agent
 		my $calls = $last ? $turns : $turns * ($told->{helpers} // 0) + $steps[0] + ($turns == 1 ? 0 : $steps[1]);
 		return join ' ', map { $_ * $calls } @$call;
 	};
+	$seen{resume} = yes(grep { $_->{earlier} } requests($name, "$name/second.txt"));
 	is(ledger($edit), $usage->(1, $told->{call}, $told->{last}), "$name: tokens of one turn");
 	is(ledger($edit, $more), $usage->(2, $told->{call}, $told->{last}), "$name: tokens of two turns");
+	my ($one, $helped) = map { my $n = $_; join ' ', map { $_ * $n } @{ $told->{call} } } 1, 1 + ($told->{helpers} // 0);
+	is(ledger($refused), '', "$name: no tokens of a turn that was refused");
+	is(ledger($limited), $late eq 'completed' ? $helped : '', "$name: tokens of a turn with a busy model");
+	like(ledger($hanging), qr/^(?:|0 0 0|$one|$helped)$/, "$name: tokens of the cancelled turn, if any");
+	$seen{cancelled} = yes(ledger($hanging) =~ /[1-9]/);
 	$seen{usage} = yes(ledger($edit, $more) eq $usage->(2, \@served));
 
 	# the probe, with nothing else under way: it has a deadline
@@ -254,7 +295,9 @@ $node->stop('fast');
 
 # ---- the table ----
 
-my %title = (probe => 'probe', asks => 'permission allowed, denied', usage => 'usage to the token', edits => 'edits, follow-up');
+my %title = (
+	asks => 'permission allowed, denied', usage => 'usage to the token', cancelled => 'also of a cancelled turn', edits => 'edits, follow-up',
+	refused => 'refused key is `auth_required`', retries => 'waits for a busy model', cut => 'text once when its model was cut off', resume => 'resumes a conversation');
 my (@notes, %note);
 my $table = '| agent | version | transport | ' . join(' | ', map { $title{$_} // $_ } @columns) . " |\n|" . ' --- |' x (3 + @columns) . "\n";
 for my $row (grep { $_->{seen} } @rows)

@@ -40,9 +40,11 @@ sub missing_agent
 sub settings_files
 {
 	return (
-		# It must not report home.
+		# It must not report home, nor ask its model by itself what to remember and what to suggest.
 		'qwen.json' => $json->encode({
 			privacy => { usageStatisticsEnabled => $false }, telemetry => { enabled => $false },
+			memory => { enableManagedAutoMemory => $false, enableManagedAutoDream => $false, enableAutoSkill => $false },
+			ui => { enableFollowupSuggestions => $false },
 			general => { disableAutoUpdate => $true, enableAutoUpdate => $false } }));
 }
 
@@ -94,6 +96,8 @@ sub agent_rows
 								'stub-small' => { name => 'Small', cost => { input => 1, output => 1 } } } } } }),
 				OPENCODE_DISABLE_AUTOUPDATE => '1', OPENCODE_DISABLE_MODELS_FETCH => '1',
 				OPENCODE_DISABLE_LSP_DOWNLOAD => '1', OPENCODE_DISABLE_DEFAULT_PLUGINS => '1',
+				# In a new home it fetches a library for plugins, 20 MB, in the background.
+				npm_config_offline => 'true',
 			});
 	}
 
@@ -126,7 +130,7 @@ sub agent_rows
 			: ['claude-agent-acp'],
 			env => {
 				ANTHROPIC_BASE_URL => "$url/$name", ANTHROPIC_API_KEY => 'none', ANTHROPIC_MODEL => 'stub-model',
-				ANTHROPIC_DEFAULT_HAIKU_MODEL => 'stub-small', CLAUDE_CODE_MAX_RETRIES => '1',
+				ANTHROPIC_DEFAULT_HAIKU_MODEL => 'stub-small', CLAUDE_CODE_MAX_RETRIES => '3',
 				# It asks its model what the user might say next, and counts that.
 				CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION => 'false',
 				CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC => '1', DISABLE_AUTOUPDATER => '1', DISABLE_TELEMETRY => '1',
@@ -177,27 +181,39 @@ sub agent_rows
 		env => { STUB_KEY => 'none' });
 
 	# Settings of an administrator have to belong to root here, so gemini has them in its home.
-	$add->(
-		name => 'gemini', label => 'Gemini CLI', program => 'gemini', kind => 'gemini', transport => 'acp', model => 'gemini-2.5-pro',
-		command => [ with_file('.gemini/settings.json', 'GEMINI_SETTINGS'), "$bin/gemini", '--acp' ],
-		env => {
-			GEMINI_API_KEY => 'none', GOOGLE_GEMINI_BASE_URL => "$url/gemini", GEMINI_MODEL => 'gemini-2.5-pro',
-			# Its modes that ask less are for folders it trusts.
-			GEMINI_CLI_TRUST_WORKSPACE => 'true',
-			GEMINI_SETTINGS => $json->encode({
-				security => { auth => { selectedType => 'gemini-api-key' } },
-				privacy => { usageStatisticsEnabled => $false }, telemetry => { enabled => $false },
-				general => { enableAutoUpdate => $false, enableAutoUpdateNotification => $false } }),
-		});
+	for my $name (qw(gemini gemini-stream))
+	{
+		$add->(
+			name => $name, label => 'Gemini CLI', program => 'gemini', kind => 'gemini', model => 'gemini-2.5-pro',
+			transport => $name eq 'gemini' ? 'acp' : 'stream_json',
+			command => [
+				with_file('.gemini/settings.json', 'GEMINI_SETTINGS'), "$bin/gemini",
+				$name eq 'gemini' ? '--acp'
+				: ('-p', '{prompt}', '--output-format', 'stream-json', '--approval-mode', 'yolo', '--model', '{model}') ],
+			env => {
+				GEMINI_API_KEY => 'none', GOOGLE_GEMINI_BASE_URL => "$url/$name", GEMINI_MODEL => 'gemini-2.5-pro',
+				# Its modes that ask less are for folders it trusts.
+				GEMINI_CLI_TRUST_WORKSPACE => 'true',
+				GEMINI_SETTINGS => $json->encode({
+					security => { auth => { selectedType => 'gemini-api-key' } },
+					privacy => { usageStatisticsEnabled => $false }, telemetry => { enabled => $false },
+					general => { enableAutoUpdate => $false, enableAutoUpdateNotification => $false } }),
+			});
+	}
 
-	$add->(
-		name => 'goose', label => 'goose', program => 'goose', kind => 'goose', transport => 'acp', model => 'stub-model',
-		command => [ 'goose', 'acp' ],
-		env => {
-			GOOSE_PROVIDER => 'openai', GOOSE_MODEL => 'stub-model', OPENAI_HOST => "$url/goose",
-			OPENAI_BASE_PATH => 'v1/chat/completions', OPENAI_API_KEY => 'none', GOOSE_DISABLE_KEYRING => '1',
-			GOOSE_TELEMETRY_ENABLED => 'false',
-		});
+	for my $name (qw(goose goose-stream))
+	{
+		$add->(
+			name => $name, label => 'goose', program => 'goose', kind => 'goose', model => 'stub-model',
+			transport => $name eq 'goose' ? 'acp' : 'stream_json',
+			command => $name eq 'goose' ? [ 'goose', 'acp' ]
+			: [ 'goose', 'run', '--output-format', 'stream-json', '--no-session', '-q', '--model', '{model}', '-t', '{prompt}' ],
+			env => {
+				GOOSE_PROVIDER => 'openai', GOOSE_MODEL => 'stub-model', OPENAI_HOST => "$url/$name",
+				OPENAI_BASE_PATH => 'v1/chat/completions', OPENAI_API_KEY => 'none', GOOSE_DISABLE_KEYRING => '1',
+				GOOSE_TELEMETRY_ENABLED => 'false', $name eq 'goose' ? () : (GOOSE_MODE => 'auto'),
+			});
+	}
 	return @rows;
 }
 
