@@ -114,6 +114,12 @@ bc_agent_write(const char *bytes, size_t len)
 		bc_agent_abort("protocol_error", "the agent does not read its input");
 }
 
+bool
+bc_agent_reads_lines(void)
+{
+	return bc_program_reads_lines();
+}
+
 void
 bc_agent_close_input(void)
 {
@@ -331,7 +337,6 @@ setup_ended(int code, int signal)
 static void
 on_ended(int code, int signal)
 {
-	bc_stream_end_text();
 	if (outcome != NULL)
 		return;
 	if (cancelled)

@@ -115,6 +115,9 @@ extern json_int_t bc_agent_limit(const char *name);
 extern void bc_agent_write(const char *bytes, size_t len);
 extern void bc_agent_close_input(void);
 
+/* Is the agent on a terminal that hands it whole lines?  As bc_spawn_reads_lines(). */
+extern bool bc_agent_reads_lines(void);
+
 /* The agent must have done something by then, or the turn fails with "reason".  0: no such deadline. */
 extern void bc_agent_expect(json_int_t within_ms, const char *reason, const char *message);
 

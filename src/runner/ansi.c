@@ -10,10 +10,12 @@
 #include "runner/ansi.h"
 
 #define MAX_CELLS 4096			/* of a line; a longer one is broken */
+#define MAX_JUMP 512			/* cells that one sequence can make: few bytes are little text */
 #define MAX_PARAMETERS 32		/* bytes of a control sequence that are looked at */
 #define MAX_STRING (64 * 1024)	/* an unfinished string does not swallow the rest for ever */
 #define TAB 8
 #define REPLACEMENT 0xFFFD
+#define NOT_SAVED SIZE_MAX
 
 typedef enum State
 {
@@ -31,15 +33,20 @@ struct BcAnsi
 	uint32_t	cells[MAX_CELLS];
 	size_t		ncells;
 	size_t		column;
+	size_t		saved;			/* the column to return to, in this line */
+	uint32_t	shown;			/* the character that was put last; 0: none */
+	bool		revised;		/* the cursor went back: the line may become another */
 	char		parameters[MAX_PARAMETERS + 1];
 	size_t		nparameters;
 	size_t		string_bytes;
+	unsigned char previous;		/* of them */
 	uint32_t	partial;		/* a character in the middle of its bytes */
 	int			missing;		/* of them */
 	uint32_t	least;			/* what a character of so many bytes must at least be */
+	BcBuf		line;			/* the cells as text, while it is needed */
+	BcBuf		said;			/* of the line, before its end */
 	BcBuf		last;			/* the line that was left last */
 	bool		brackets_paste;
-	unsigned	questions;
 };
 
 BcAnsi *
@@ -48,14 +55,18 @@ bc_ansi_new(void)
 	BcAnsi	   *ansi = bc_alloc(sizeof(BcAnsi));
 
 	memset(ansi, 0, sizeof(*ansi));
+	ansi->saved = NOT_SAVED;
 	return ansi;
 }
 
 void
 bc_ansi_free(BcAnsi *ansi)
 {
-	if (ansi != NULL)
-		bc_buf_free(&ansi->last);
+	if (ansi == NULL)
+		return;
+	bc_buf_free(&ansi->line);
+	bc_buf_free(&ansi->said);
+	bc_buf_free(&ansi->last);
 	free(ansi);
 }
 
@@ -63,15 +74,6 @@ bool
 bc_ansi_brackets_paste(const BcAnsi *ansi)
 {
 	return ansi->brackets_paste;
-}
-
-unsigned
-bc_ansi_questions(BcAnsi *ansi)
-{
-	unsigned	questions = ansi->questions;
-
-	ansi->questions = 0;
-	return questions;
 }
 
 static void
@@ -103,57 +105,95 @@ add_utf8(BcBuf *text, uint32_t c)
 	bc_buf_add(text, bytes, n);
 }
 
+static bool
+equals(const BcBuf *a, const BcBuf *b, size_t len)
+{
+	return len == 0 || memcmp(a->data, b->data, len) == 0;
+}
+
+static void
+add_all(BcBuf *to, const BcBuf *from, size_t offset)
+{
+	if (from->len > offset)
+		bc_buf_add(to, from->data + offset, from->len - offset);
+}
+
+static void
+copy(BcBuf *to, const BcBuf *from)
+{
+	bc_buf_clear(to);
+	add_all(to, from, 0);
+}
+
 /* The line as text, without the blanks at its end. */
 static void
-add_line(BcAnsi *ansi, BcBuf *text)
+read_line(BcAnsi *ansi)
 {
 	size_t		n = ansi->ncells;
 
 	while (n > 0 && ansi->cells[n - 1] == ' ')
 		n--;
+	bc_buf_clear(&ansi->line);
 	for (size_t i = 0; i < n; i++)
-		add_utf8(text, ansi->cells[i]);
-	ansi->ncells = 0;
+		add_utf8(&ansi->line, ansi->cells[i]);
+}
+
+static bool
+goes_on(const BcAnsi *ansi)
+{
+	return ansi->line.len >= ansi->said.len && equals(&ansi->line, &ansi->said, ansi->said.len);
+}
+
+/* What was not said yet of the line; all of it, below that, when it has become another. */
+static void
+say_rest(BcAnsi *ansi, BcBuf *text)
+{
+	bool		on = goes_on(ansi);
+
+	if (!on && ansi->line.len > 0)
+		bc_buf_add(text, "\n", 1);
+	add_all(text, &ansi->line, on ? ansi->said.len : 0);
+}
+
+static void
+next_line(BcAnsi *ansi)
+{
+	bc_buf_clear(&ansi->said);
+	ansi->ncells = ansi->column = 0;
+	ansi->saved = NOT_SAVED;
+	ansi->revised = false;
 }
 
 static void
 end_line(BcAnsi *ansi, BcBuf *text)
 {
-	size_t		from = text->len;
-
-	add_line(ansi, text);
-	bc_buf_clear(&ansi->last);
-	bc_buf_add(&ansi->last, text->data != NULL ? text->data + from : "", text->len - from);
+	read_line(ansi);
+	say_rest(ansi, text);
 	bc_buf_add(text, "\n", 1);
-	ansi->column = 0;
+	copy(&ansi->last, &ansi->line);
+	next_line(ansi);
 }
 
 /* The cursor goes elsewhere: what stands in its line is said, unless it was said just before. */
 static void
 leave_line(BcAnsi *ansi, BcBuf *text)
 {
-	size_t		from = text->len;
-	size_t		len;
-
-	add_line(ansi, text);
-	len = text->len - from;
-	ansi->column = 0;
-	if (len == 0)
-		return;
-	if (len == ansi->last.len && memcmp(text->data + from, ansi->last.data, len) == 0)
-	{
-		text->len = from;
-		return;
-	}
-	bc_buf_clear(&ansi->last);
-	bc_buf_add(&ansi->last, text->data + from, len);
-	bc_buf_add(text, "\n", 1);
+	read_line(ansi);
+	if (ansi->said.len > 0 ||
+		(ansi->line.len > 0 && (ansi->line.len != ansi->last.len ||
+								!equals(&ansi->line, &ansi->last, ansi->line.len))))
+		end_line(ansi, text);
+	else
+		next_line(ansi);
 }
 
 static void
 go_to(BcAnsi *ansi, size_t column)
 {
-	ansi->column = column < MAX_CELLS ? column : MAX_CELLS - 1;
+	size_t		limit = ansi->ncells + MAX_JUMP < MAX_CELLS ? ansi->ncells + MAX_JUMP : MAX_CELLS - 1;
+
+	ansi->revised |= column < ansi->column;
+	ansi->column = column < limit ? column : limit;
 }
 
 static void
@@ -164,6 +204,7 @@ put(BcAnsi *ansi, uint32_t c, BcBuf *text)
 	while (ansi->ncells < ansi->column)
 		ansi->cells[ansi->ncells++] = ' ';
 	ansi->cells[ansi->column++] = c;
+	ansi->shown = c;
 	if (ansi->column > ansi->ncells)
 		ansi->ncells = ansi->column;
 }
@@ -178,16 +219,23 @@ parameter(const BcAnsi *ansi, size_t fallback)
 }
 
 static void
+blank(BcAnsi *ansi, size_t from, size_t to)
+{
+	for (size_t i = from; i < to && i < ansi->ncells; i++)
+		ansi->cells[i] = ' ';
+	ansi->revised = true;
+}
+
+static void
 erase_in_line(BcAnsi *ansi)
 {
 	switch (ansi->parameters[0])
 	{
 		case '1':
-			for (size_t i = 0; i < ansi->ncells && i <= ansi->column; i++)
-				ansi->cells[i] = ' ';
+			blank(ansi, 0, ansi->column + 1);
 			break;
 		case '2':
-			ansi->ncells = 0;
+			blank(ansi, 0, ansi->ncells);
 			break;
 		default:
 			if (ansi->ncells > ansi->column)
@@ -196,19 +244,90 @@ erase_in_line(BcAnsi *ansi)
 	}
 }
 
+/* Moves what stands at the cursor and behind it: to the left over n cells, or to the right. */
 static void
-control(BcAnsi *ansi, char final, BcBuf *text)
+shift(BcAnsi *ansi, size_t n, bool left)
+{
+	size_t		behind = ansi->column < ansi->ncells ? ansi->ncells - ansi->column : 0;
+	size_t		room = MAX_CELLS - ansi->ncells;
+	uint32_t   *at = &ansi->cells[ansi->column];
+
+	if (behind == 0)
+		return;
+	if (left)
+	{
+		n = n < behind ? n : behind;
+		memmove(at, at + n, (behind - n) * sizeof(uint32_t));
+		ansi->ncells -= n;
+	}
+	else
+	{
+		n = n < room ? n : room;
+		memmove(at + n, at, behind * sizeof(uint32_t));
+		ansi->ncells += n;
+		blank(ansi, ansi->column, ansi->column + n);
+	}
+	ansi->revised = true;
+}
+
+/* Is "mode" in the list of a private mode sequence: ? 25 ; 2004 h */
+static bool
+names_mode(const BcAnsi *ansi, unsigned long mode)
+{
+	const char *at = ansi->parameters;
+
+	while (*at == '?' || *at == ';')
+	{
+		char	   *end;
+
+		if (strtoul(at + 1, &end, 10) == mode && end > at + 1)
+			return ansi->parameters[0] == '?';
+		at = end > at + 1 ? end : at + 1;
+	}
+	return false;
+}
+
+static void
+set_mode(BcAnsi *ansi, bool on, BcBuf *text)
+{
+	if (names_mode(ansi, 2004))
+		ansi->brackets_paste = on;
+	/* the alternate screen: another picture */
+	if (names_mode(ansi, 1049) || names_mode(ansi, 1047) || names_mode(ansi, 47))
+		leave_line(ansi, text);
+}
+
+static void
+answer(BcBuf *answers, const char *bytes)
+{
+	if (answers != NULL)
+		bc_buf_str(answers, bytes);
+}
+
+static void
+restore_cursor(BcAnsi *ansi)
+{
+	if (ansi->saved != NOT_SAVED)
+		go_to(ansi, ansi->saved);
+}
+
+static void
+control(BcAnsi *ansi, char final, BcBuf *text, BcBuf *answers)
 {
 	size_t		n = parameter(ansi, 1);
+	size_t		few = n < MAX_JUMP ? n : MAX_JUMP;
 
-	ansi->parameters[ansi->nparameters] = '\0';
 	switch (final)
 	{
 		case 'K':
 			erase_in_line(ansi);
 			break;
+		case 'X':				/* erase characters */
+			blank(ansi, ansi->column, ansi->column + few);
+			break;
 		case 'C':
-			go_to(ansi, n < MAX_CELLS ? ansi->column + n : MAX_CELLS);
+		case 'a':
+			go_to(ansi, ansi->column + few);
 			break;
 		case 'D':
 			go_to(ansi, n < ansi->column ? ansi->column - n : 0);
@@ -218,14 +337,22 @@ control(BcAnsi *ansi, char final, BcBuf *text)
 			go_to(ansi, n - 1);
 			break;
 		case 'P':				/* delete characters */
-			if (ansi->column < ansi->ncells)
-			{
-				size_t		gone = n < ansi->ncells - ansi->column ? n : ansi->ncells - ansi->column;
-
-				memmove(&ansi->cells[ansi->column], &ansi->cells[ansi->column + gone],
-						(ansi->ncells - ansi->column - gone) * sizeof(uint32_t));
-				ansi->ncells -= gone;
-			}
+			shift(ansi, n, true);
+			break;
+		case '@':				/* insert blanks */
+			shift(ansi, few, false);
+			break;
+		case 'b':				/* the last character again */
+			while (ansi->shown != 0 && few-- > 0)
+				put(ansi, ansi->shown, text);
+			break;
+		case 's':
+			if (ansi->nparameters == 0)
+				ansi->saved = ansi->column;
+			break;
+		case 'u':
+			if (ansi->nparameters == 0)
+				restore_cursor(ansi);
 			break;
 		case 'A':
 		case 'B':
@@ -239,18 +366,54 @@ control(BcAnsi *ansi, char final, BcBuf *text)
 			break;
 		case 'h':
 		case 'l':
-			if (strcmp(ansi->parameters, "?2004") == 0)
-				ansi->brackets_paste = final == 'h';
+			set_mode(ansi, final == 'h', text);
 			break;
 		case 'n':
 			if (strcmp(ansi->parameters, "6") == 0)
-				ansi->questions |= BC_ANSI_ASKS_CURSOR;
+				answer(answers, "\033[1;1R");
 			break;
 		case 'c':
-			if (ansi->parameters[0] == '\0' || ansi->parameters[0] == '0')
-				ansi->questions |= BC_ANSI_ASKS_ATTRIBUTES;
+			if (ansi->nparameters == 0 || strcmp(ansi->parameters, "0") == 0)
+				answer(answers, "\033[?1;2c");
 			break;
 	}
+}
+
+static void
+begin_control(BcAnsi *ansi)
+{
+	ansi->state = CONTROL;
+	ansi->nparameters = 0;
+	ansi->parameters[0] = '\0';
+}
+
+static void
+begin_string(BcAnsi *ansi)
+{
+	ansi->state = STRING;
+	ansi->string_bytes = 0;
+	ansi->previous = 0;
+}
+
+/* What follows ESC; a C1 character is the same in one. */
+static void
+escape(BcAnsi *ansi, unsigned char byte, BcBuf *text)
+{
+	ansi->state = GROUND;
+	if (byte == '[')
+		begin_control(ansi);
+	else if (byte == ']' || byte == 'P' || byte == 'X' || byte == '^' || byte == '_')
+		begin_string(ansi);
+	else if (byte >= 0x20 && byte <= 0x2F)
+		ansi->state = INTERMEDIATE;
+	else if (byte == 'D' || byte == 'E')
+		end_line(ansi, text);
+	else if (byte == 'M' || byte == 'c')
+		leave_line(ansi, text);
+	else if (byte == '7')
+		ansi->saved = ansi->column;
+	else if (byte == '8')
+		restore_cursor(ansi);
 }
 
 /* A character of the ground state. */
@@ -266,17 +429,20 @@ character(BcAnsi *ansi, uint32_t c, BcBuf *text)
 			break;
 		case '\r':
 			ansi->column = 0;
+			ansi->revised = true;
 			break;
 		case '\b':
 			if (ansi->column > 0)
-				ansi->column--;
+				go_to(ansi, ansi->column - 1);
 			break;
 		case '\t':
 			go_to(ansi, (ansi->column / TAB + 1) * TAB);
 			break;
 		default:
-			/* C0, DEL and C1 leave nothing. */
-			if (c >= 0x20 && (c < 0x7F || c > 0x9F))
+			if (c >= 0x80 && c <= 0x9F)
+				escape(ansi, (unsigned char) (c - 0x40), text);
+			/* C0 and DEL leave nothing. */
+			else if (c >= 0x20 && c != 0x7F)
 				put(ansi, c, text);
 			break;
 	}
@@ -306,30 +472,7 @@ ground(BcAnsi *ansi, unsigned char byte, BcBuf *text)
 }
 
 static void
-escape(BcAnsi *ansi, unsigned char byte, BcBuf *text)
-{
-	ansi->state = GROUND;
-	if (byte == '[')
-	{
-		ansi->state = CONTROL;
-		ansi->nparameters = 0;
-		ansi->parameters[0] = '\0';
-	}
-	else if (byte == ']' || byte == 'P' || byte == 'X' || byte == '^' || byte == '_')
-	{
-		ansi->state = STRING;
-		ansi->string_bytes = 0;
-	}
-	else if (byte >= 0x20 && byte <= 0x2F)
-		ansi->state = INTERMEDIATE;
-	else if (byte == 'D' || byte == 'E')
-		end_line(ansi, text);
-	else if (byte == 'M' || byte == 'c')
-		leave_line(ansi, text);
-}
-
-static void
-feed_byte(BcAnsi *ansi, unsigned char byte, BcBuf *text)
+feed_byte(BcAnsi *ansi, unsigned char byte, BcBuf *text, BcBuf *answers)
 {
 	/* Wherever they stand, these begin anew. */
 	if ((byte == 0x1B || byte == 0x18 || byte == 0x1A) && ansi->missing > 0)
@@ -363,7 +506,7 @@ feed_byte(BcAnsi *ansi, unsigned char byte, BcBuf *text)
 			if (byte >= 0x40 && byte <= 0x7E)
 			{
 				ansi->state = GROUND;
-				control(ansi, (char) byte, text);
+				control(ansi, (char) byte, text, answers);
 			}
 			else if (byte < 0x20)
 				character(ansi, byte, text);
@@ -382,8 +525,10 @@ feed_byte(BcAnsi *ansi, unsigned char byte, BcBuf *text)
 		case STRING:
 			if (byte == 0x1B)
 				ansi->state = STRING_ESCAPE;
-			else if (byte == 0x07 || ++ansi->string_bytes > MAX_STRING)
+			else if (byte == 0x07 || ++ansi->string_bytes > MAX_STRING ||
+					 (byte == 0x9C && ansi->previous == 0xC2))	/* ST as a C1 character */
 				ansi->state = GROUND;
+			ansi->previous = byte;
 			break;
 		case STRING_ESCAPE:
 			ansi->state = GROUND;
@@ -394,10 +539,22 @@ feed_byte(BcAnsi *ansi, unsigned char byte, BcBuf *text)
 }
 
 void
-bc_ansi_feed(BcAnsi *ansi, const char *bytes, size_t len, BcBuf *text)
+bc_ansi_feed(BcAnsi *ansi, const char *bytes, size_t len, BcBuf *text, BcBuf *answers)
 {
 	for (size_t i = 0; i < len; i++)
-		feed_byte(ansi, (unsigned char) bytes[i], text);
+		feed_byte(ansi, (unsigned char) bytes[i], text, answers);
+}
+
+void
+bc_ansi_pause(BcAnsi *ansi, BcBuf *text)
+{
+	if (ansi->revised)
+		return;
+	read_line(ansi);
+	if (!goes_on(ansi))
+		return;
+	say_rest(ansi, text);
+	copy(&ansi->said, &ansi->line);
 }
 
 void
@@ -407,6 +564,7 @@ bc_ansi_end(BcAnsi *ansi, BcBuf *text)
 		character(ansi, REPLACEMENT, text);
 	ansi->missing = 0;
 	ansi->state = GROUND;
-	add_line(ansi, text);
-	ansi->column = 0;
+	read_line(ansi);
+	say_rest(ansi, text);
+	next_line(ansi);
 }

@@ -33,7 +33,7 @@ try_sandbox(const json_t *order, const char *home, BcBuf *said)
 {
 	json_t	   *trial = json_deep_copy(order);
 	json_t	   *command = json_pack("[s]", "true");
-	BcLaunch	launch = {NULL, NULL, false};
+	BcLaunch	launch = {NULL};
 	BcFailure	failure;
 	BcChild		child;
 	int64_t		end = bc_now() + TRY_TIMEOUT_MS;

@@ -61,7 +61,7 @@ bc_program_start(const BcProgramOwner *its_owner, const json_t *order, const jso
 				 const char *extra, bool terminal, BcFailure *failure)
 {
 	const char *cwd = json_string_value(json_object_get(order, "cwd"));
-	BcLaunch	launch = {NULL, NULL, false};
+	BcLaunch	launch = {.terminal = terminal};
 	int			error;
 
 	if (!bc_sandbox_launch(order, command, extra, &launch, failure))
@@ -106,6 +106,12 @@ bc_program_write(const char *bytes, size_t len)
 		return false;
 	bc_buf_add(&input, bytes, len);
 	return true;
+}
+
+bool
+bc_program_reads_lines(void)
+{
+	return bc_spawn_reads_lines(&child);
 }
 
 void

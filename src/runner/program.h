@@ -55,6 +55,9 @@ extern bool bc_program_runs(void);
 /* Queues bytes for its input.  False: it does not read what it was sent before. */
 extern bool bc_program_write(const char *bytes, size_t len);
 
+/* As bc_spawn_reads_lines(). */
+extern bool bc_program_reads_lines(void);
+
 /* Closes its input once everything queued is written. */
 extern void bc_program_close_input(void);
 

@@ -323,9 +323,8 @@ add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 	if (!json_is_true(json_object_get(sandbox, "network")))
 		add(argv, "--unshare-net");
 	add(argv, "--die-with-parent");
-	/* Only a terminal of its own can control its session: no keys can be pushed into another's. */
-	if (strcmp(text(order, "transport", ""), "pty") != 0)
-		add(argv, "--new-session");
+	/* Nobody inside can push keys into a terminal of the host's. */
+	add(argv, "--new-session");
 	add(argv, "--cap-drop");
 	add(argv, "ALL");
 	add_system(argv);
@@ -363,6 +362,19 @@ add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 	add(argv, cwd);
 	add(argv, "--");
 	free(dot_git);
+}
+
+/*
+ * The program takes the terminal of its order inside, so that it controls its
+ * own session: a ^C is then for what runs on it, and not for bubblewrap, whose
+ * end would be the end of all.  Standard error is a pipe until then, for the
+ * complaints of bubblewrap.
+ */
+static void
+add_terminal(List *argv, const char *setsid)
+{
+	add3(argv, "/bin/sh", "-c", "exec \"$0\" -c \"$@\" 2>&1");
+	add(argv, setsid);
 }
 
 /* Do both the path and the file it leads to exist inside? */
@@ -406,6 +418,7 @@ bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
 	List		argv = {NULL, 0, 0};
 	char	   *found;
 	char	   *bwrap = NULL;
+	char	   *setsid = NULL;
 	size_t		index;
 	json_t	   *item;
 	char	   *problem;
@@ -458,11 +471,23 @@ bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
 		free(found);
 		return false;
 	}
+	if (wrapped && launch->terminal && (setsid = bc_sandbox_find("setsid", DEFAULT_PATH)) == NULL)
+	{
+		*failure = (BcFailure) {
+			"sandbox_unavailable", bc_strdup("setsid is not installed"),
+			"Install the package util-linux, or use another transport than pty."
+		};
+		free(found);
+		free(bwrap);
+		return false;
+	}
 	if (wrapped)
 	{
 		add(&argv, bwrap);
 		add_sandbox(&argv, order, sandbox);
 	}
+	if (setsid != NULL)
+		add_terminal(&argv, setsid);
 	add(&argv, found);
 	json_array_foreach((json_t *) command, index, item)
 	{
@@ -473,6 +498,7 @@ bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
 		add(&argv, extra);
 	free(found);
 	free(bwrap);
+	free(setsid);
 	launch->argv = argv.items;
 	launch->envp = bc_env_build(order, &problem);
 	launch->guarded = !wrapped;

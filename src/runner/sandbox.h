@@ -14,6 +14,7 @@ typedef struct BcLaunch
 	char	  **argv;
 	char	  **envp;
 	bool		guarded;		/* no sandbox: a guard is needed */
+	bool		terminal;		/* set by the caller: it will run on one */
 } BcLaunch;
 
 typedef struct BcFailure

@@ -108,9 +108,9 @@ set_up_terminal(int slave, const BcTerminal *terminal)
 	}
 }
 
-/* Puts a pseudo-terminal in the place of the first three pipes. */
+/* Puts a pseudo-terminal in the place of the first pipes, with "all" also of that of errors. */
 static int
-open_terminal(Pipes *pipes, const BcTerminal *terminal)
+open_terminal(Pipes *pipes, const BcTerminal *terminal, bool all)
 {
 	char		name[64];
 	int			master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -131,13 +131,15 @@ open_terminal(Pipes *pipes, const BcTerminal *terminal)
 	{
 		bc_spawn_close(&pipes->in[i]);
 		bc_spawn_close(&pipes->out[i]);
-		bc_spawn_close(&pipes->err[i]);
+		if (all)
+			bc_spawn_close(&pipes->err[i]);
 	}
 	pipes->out[READ_END] = master;
 	pipes->in[WRITE_END] = fcntl(master, F_DUPFD_CLOEXEC, 3);
 	pipes->in[READ_END] = slave;
 	pipes->out[WRITE_END] = fcntl(slave, F_DUPFD_CLOEXEC, 3);
-	pipes->err[WRITE_END] = fcntl(slave, F_DUPFD_CLOEXEC, 3);
+	if (all)
+		pipes->err[WRITE_END] = fcntl(slave, F_DUPFD_CLOEXEC, 3);
 	return 0;
 }
 
@@ -184,9 +186,9 @@ default_signals(void)
 	(void) sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* In the child: becomes the agent. */
+/* In the child: becomes the agent.  "controlled": by the terminal that it is on. */
 static void
-become(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, bool terminal,
+become(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, bool controlled,
 	   pid_t parent)
 {
 	static const char oom[] = "800";
@@ -216,7 +218,7 @@ become(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, bool
 		dup2(pipes->err[WRITE_END], STDERR_FILENO) < 0 ||
 		dup3(failure, 3, O_CLOEXEC) < 0)
 		_exit(127);
-	if (terminal && ioctl(STDIN_FILENO, TIOCSCTTY, 0) < 0)
+	if (controlled && ioctl(STDIN_FILENO, TIOCSCTTY, 0) < 0)
 		fail(3);
 	close_from(FIRST_FREE_FD);
 	if (chdir(cwd) < 0)
@@ -329,7 +331,7 @@ bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
 
 	if (error != 0)
 		return error;
-	if (terminal != NULL && (error = open_terminal(&pipes, terminal)) != 0)
+	if (terminal != NULL && (error = open_terminal(&pipes, terminal, guarded)) != 0)
 	{
 		close_pipes(&pipes);
 		return error;
@@ -348,7 +350,7 @@ bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
 			close(pipes.control[WRITE_END]);
 			guard(argv, envp, cwd, &pipes, terminal != NULL);
 		}
-		become(argv, envp, cwd, &pipes, terminal != NULL, self);
+		become(argv, envp, cwd, &pipes, false, self);
 	}
 
 	bc_spawn_close(&pipes.failure[WRITE_END]);
@@ -393,6 +395,15 @@ bc_spawn_ended(BcChild *child, int *status)
 	child->pid = -1;
 	bc_spawn_close(&child->pidfd);
 	return true;
+}
+
+bool
+bc_spawn_reads_lines(const BcChild *child)
+{
+	struct termios modes;
+
+	/* On Linux the modes of the other end are told. */
+	return child->in >= 0 && tcgetattr(child->in, &modes) == 0 && (modes.c_lflag & ICANON) != 0;
 }
 
 void

@@ -11,8 +11,10 @@
  * kills everything below it when the agent ends, or when this process does.
  * Without the sandbox's PID namespace that is what catches grandchildren.
  *
- * With a terminal, descriptors 0 to 2 are a pseudo-terminal that controls the
- * child's session, and that nobody else has.
+ * With a terminal, descriptors 0 to 2 are a pseudo-terminal that nobody else
+ * has.  With "guarded" it controls the child's session; otherwise it controls
+ * none yet, and standard error is a pipe: the child is the sandbox, and what
+ * runs inside takes it (sandbox.c).
  */
 #ifndef BC_RUNNER_SPAWN_H
 #define BC_RUNNER_SPAWN_H
@@ -37,13 +39,21 @@ typedef struct BcTerminal
 } BcTerminal;
 
 /*
- * Starts argv[0], which is a path.  "terminal" may be NULL: pipes; otherwise
- * child->err stays -1, and a read of child->out fails with EIO at the end.  Returns 0, or the errno of the call that
- * failed, in which case nothing is left behind.  The descriptors of "child"
- * are non-blocking.
+ * Starts argv[0], which is a path.  "terminal" may be NULL: pipes; otherwise a
+ * read of child->out fails with EIO at the end.  Returns 0, or the errno of the
+ * call that failed, in which case nothing is left behind.  The descriptors of
+ * "child" are non-blocking; one that there is not is -1.
  */
 extern int	bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
 					 const BcTerminal *terminal, BcChild *child);
+
+/*
+ * Is the child on a terminal that collects lines for it?  The kernel then cuts
+ * a line at BC_SPAWN_LINE bytes.  A program that edits its line itself has
+ * changed that.
+ */
+#define BC_SPAWN_LINE 4095
+extern bool bc_spawn_reads_lines(const BcChild *child);
 
 /*
  * Reads once from a descriptor of a child; closes it at its end.  The number

@@ -46,7 +46,7 @@ bc_talk_start(BcTalk *talk, const json_t *order, const json_t *command, size_t m
 			  BcFailure *failure)
 {
 	const char *cwd = json_string_value(json_object_get(order, "cwd"));
-	BcLaunch	launch = {NULL, NULL, false};
+	BcLaunch	launch = {NULL};
 	int			error;
 
 	*talk = (BcTalk) {.child = {0, -1, -1, -1, -1, -1}};

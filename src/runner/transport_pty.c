@@ -10,18 +10,25 @@
 #include "runner/agent.h"
 #include "runner/ansi.h"
 #include "runner/command_line.h"
+#include "runner/spawn.h"
 #include "runner/stream.h"
 
 #define TYPE_AFTER_MS 500		/* to a program that says nothing first */
 #define TYPE_PAUSE_MS 100		/* behind the first output: it may not be ready to read */
+#define TYPE_PATIENCE_MS 2000	/* with a line that is too long for the terminal as it is */
+#define TYPE_AGAIN_MS 50
+#define PAUSE_MS 200			/* after which an unfinished line is said */
 #define RAW_PIECE 3072			/* bytes of an event */
 
 static BcAnsi *ansi;
 static BcBuf text;
+static BcBuf answers;
 static BcBuf paste;
 static bool typed;
 static bool heard;
 static int64_t type_at;			/* 0: not by time */
+static int64_t give_up_at;		/* typing; 0: the time for it has not begun */
+static int64_t pause_at;
 
 static void
 start(void)
@@ -29,44 +36,90 @@ start(void)
 	bc_ansi_free(ansi);
 	ansi = bc_ansi_new();
 	heard = false;
+	pause_at = give_up_at = 0;
 	typed = bc_command_has_prompt(bc_agent_order());
 	type_at = typed ? 0 : bc_now() + TYPE_AFTER_MS;
 }
 
-/* Types the prompt.  In brackets it is one paste, without them every line of it is entered. */
-static void
-type_prompt(void)
+/* How many bytes there are a control character, which is a key; 0: text, as are tab and newline. */
+static size_t
+key_length(const char *at)
 {
-	const char *prompt = json_string_value(json_object_get(bc_agent_order(), "input"));
+	unsigned char c = (unsigned char) at[0];
+
+	if (c == 0xC2 && (unsigned char) at[1] >= 0x80 && (unsigned char) at[1] <= 0x9F)
+		return 2;
+	return (c < 0x20 && c != '\t' && c != '\n') || c == 0x7F ? 1 : 0;
+}
+
+/* The prompt as it is typed.  In brackets it is one paste, without them every line of it is entered. */
+static void
+make_paste(const char *prompt)
+{
 	bool		brackets = bc_ansi_brackets_paste(ansi);
 
-	typed = true;
-	type_at = 0;
-	if (prompt == NULL)
-		return;
 	bc_buf_clear(&paste);
 	if (brackets)
 		bc_buf_str(&paste, "\033[200~");
-	/* Control characters are keys: only those of text are typed. */
-	for (const char *p = prompt; *p != '\0'; p++)
-		if (((unsigned char) *p >= 0x20 && *p != 0x7F) || *p == '\t' || *p == '\n')
-			bc_buf_add(&paste, p, 1);
+	while (*prompt != '\0')
+	{
+		size_t		key = key_length(prompt);
+
+		if (key == 0)
+			bc_buf_add(&paste, prompt, 1);
+		prompt += key > 0 ? key : 1;
+	}
 	if (brackets)
 		bc_buf_str(&paste, "\033[201~");
-	bc_agent_write(paste.data, paste.len);
-	bc_agent_write("\r", 1);
+	bc_buf_str(&paste, "\r");
 }
 
-static int64_t
-due(void)
+static size_t
+longest_line(const char *lines)
 {
-	return type_at;
+	size_t		longest = 0;
+
+	while (*lines != '\0')
+	{
+		size_t		len = strcspn(lines, "\r\n");
+
+		longest = len > longest ? len : longest;
+		lines += len + (lines[len] != '\0');
+	}
+	return longest;
+}
+
+/* The rest of a line would be lost without a word. */
+static void
+refuse_to_type(void)
+{
+	typed = true;
+	type_at = 0;
+	bc_agent_report("hint", json_string("Give the prompt as an argument: {prompt} in the provider's command."));
+	bc_agent_finish("failed", "line_too_long",
+					"the program reads lines of its terminal, which have at most 4095 bytes; one of the prompt is longer");
 }
 
 static void
-tick(void)
+type_prompt(int64_t now)
 {
-	type_prompt();
+	const char *prompt = json_string_value(json_object_get(bc_agent_order(), "input"));
+
+	make_paste(prompt != NULL ? prompt : "");
+	if (longest_line(paste.data) > BC_SPAWN_LINE && bc_agent_reads_lines())
+	{
+		/* It may be about to read keys. */
+		if (give_up_at == 0)
+			give_up_at = now + TYPE_PATIENCE_MS;
+		type_at = now + TYPE_AGAIN_MS;
+		if (now >= give_up_at)
+			refuse_to_type();
+		return;
+	}
+	typed = true;
+	type_at = 0;
+	if (prompt != NULL)
+		bc_agent_write(paste.data, paste.len);
 }
 
 static char *
@@ -113,16 +166,25 @@ say(void)
 	bc_buf_clear(&text);
 }
 
-/* What a program may wait for before it goes on */
-static void
-answer_questions(void)
+static int64_t
+due(void)
 {
-	unsigned	questions = bc_ansi_questions(ansi);
+	return type_at != 0 && (pause_at == 0 || type_at < pause_at) ? type_at : pause_at;
+}
 
-	if (questions & BC_ANSI_ASKS_CURSOR)
-		bc_agent_write("\033[1;1R", 6);
-	if (questions & BC_ANSI_ASKS_ATTRIBUTES)
-		bc_agent_write("\033[?1;2c", 7);
+static void
+tick(void)
+{
+	int64_t		now = bc_now();
+
+	if (type_at != 0 && type_at <= now)
+		type_prompt(now);
+	if (pause_at != 0 && pause_at <= now)
+	{
+		pause_at = 0;
+		bc_ansi_pause(ansi, &text);
+		say();
+	}
 }
 
 static void
@@ -130,11 +192,14 @@ output(const char *bytes, size_t len)
 {
 	if (json_is_true(json_object_get(bc_agent_order(), "raw")))
 		keep_raw(bytes, len);
-	bc_ansi_feed(ansi, bytes, len, &text);
-	answer_questions();
+	bc_buf_clear(&answers);
+	bc_ansi_feed(ansi, bytes, len, &text, &answers);
+	if (answers.len > 0)
+		bc_agent_write(answers.data, answers.len);
 	say();
+	pause_at = bc_now() + PAUSE_MS;
 	/* the first one: some never stop */
-	if (!typed && !heard)
+	if (!typed && !heard && give_up_at == 0)
 		type_at = bc_now() + TYPE_PAUSE_MS;
 	heard = true;
 }
@@ -142,15 +207,27 @@ output(const char *bytes, size_t len)
 static void
 cancel(void)
 {
+	/* A prompt that was not typed yet would be work. */
+	typed = true;
+	type_at = 0;
 	bc_agent_write("\003", 1);	/* ^C */
 }
 
 static void
 ended(int code, int signal)
 {
+	bc_agent_finish_by_exit(code, signal);
+}
+
+/* The last line is said, however it came to an end: it may be the question that nobody answered. */
+static void
+settled(const char *outcome)
+{
+	(void) outcome;
+	if (ansi == NULL)			/* it never started */
+		return;
 	bc_ansi_end(ansi, &text);
 	say();
-	bc_agent_finish_by_exit(code, signal);
 }
 
 const BcTransport bc_transport_pty = {
@@ -163,4 +240,5 @@ const BcTransport bc_transport_pty = {
 	.due = due,
 	.tick = tick,
 	.ended = ended,
+	.settled = settled,
 };

@@ -11,7 +11,7 @@ use MIME::Base64;
 use Test::More;
 use Time::HiRes qw(sleep);
 
-my $node = new_node('pty', conf => "boocoder.turn_inactivity_timeout = '2s'\nboocoder.cancel_grace = '500ms'\nboocoder.term_grace = '500ms'\nboocoder.handshake_timeout = '1s'");
+my $node = new_node('pty', conf => "boocoder.turn_inactivity_timeout = '3s'\nboocoder.cancel_grace = '500ms'\nboocoder.term_grace = '500ms'\nboocoder.handshake_timeout = '1s'");
 my $repo = make_repo('pty');
 add_project($node, 'demo', $repo);
 ok(wait_dispatcher($node), 'the dispatcher is there');
@@ -64,6 +64,49 @@ for my $sandbox (qw(on off))
 	sql($node, "SELECT boocoder.cancel($task)");
 	settles($node, $task, 'cancelled', "$name: is cancelled", 10);
 	ok(none_left($node), "$name: with what it left in a session of its own");
+
+	# ^C is for what runs on the terminal, not for the sandbox around it.
+	$task = run_task($node, 'trap; say up; hang', 'demo', agent => 'typed');
+	ok(until_true(sub { text($task) =~ /up/ }), "$name: a program that takes ^C as a request");
+	sql($node, "SELECT boocoder.cancel($task)");
+	settles($node, $task, 'cancelled', "$name: is cancelled", 10);
+	like(text($task), qr/good-bye\n$/, "$name: and may say good-bye");
+	$task = run_task($node, 'child; deaf; say up; hang', 'demo', agent => 'typed');
+	ok(until_true(sub { text($task) =~ /up/ }), "$name: a program that ignores ^C and SIGTERM");
+	sql($node, "SELECT boocoder.cancel($task)");
+	settles($node, $task, 'cancelled', "$name: is cancelled, too", 10);
+	ok(none_left($node), "$name: and gone");
+
+	# A question is seen while it waits for an answer, and stays.
+	$task = run_task($node, 'say begin; part Sure? [y/N]; hang', 'demo', agent => 'typed');
+	ok(until_true(sub { text($task) =~ /\nSure\? \[y\/N\]\?$/ }), "$name: a question is shown");
+	is(task_state($node, $task), 'running', "$name: while it waits");
+	settles($node, $task, 'failed', "$name: that nobody answers", 20);
+	is(text_of($node, $task), "fake-pty> begin\nSure? [y/N]?", "$name: it is the end of the text");
+
+	# The kernel cuts a line of more than 4095 bytes, unless the program reads keys.
+	$task = run_task($node, 'length; say ' . 'x' x 4071, 'demo', agent => 'typed');
+	settles($node, $task, 'completed', "$name: a line of 4095 bytes with its brackets");
+	like(text($task), qr/length 4083\n/, "$name: arrives");
+	$task = run_task($node, 'length; say ' . 'x' x 4072, 'demo', agent => 'typed');
+	settles($node, $task, 'failed', "$name: a longer one", 20);
+	is(task_row($node, $task)->{failure_reason}, 'line_too_long', "$name: is refused");
+	like(task_row($node, $task)->{error}, qr/4095 bytes/, "$name: clearly");
+	unlike(text($task), qr/length/, "$name: the program was given nothing of it");
+	$task = run_task($node, 'length; say ' . 'x' x 50_000, 'demo', agent => 'given');
+	settles($node, $task, 'completed', "$name: as an argument");
+	like(text($task), qr/length 50012\n/, "$name: it is taken");
+	for my $late (0, 1)
+	{
+		sql($node, "UPDATE boocoder.providers SET env = '{\"FAKE_PTY_KEYS\": \"$late\"}' WHERE name = 'typed'");
+		$task = run_task($node, 'length; say ' . 'x' x 50_000, 'demo', agent => 'typed');
+		settles($node, $task, 'completed', "$name: by keys, read $late s after the prompt");
+		like(text($task), qr/length 50012\n/, "$name: it is taken, too");
+	}
+	sql($node, "UPDATE boocoder.providers SET env = '{}' WHERE name = 'typed'");
+	$task = run_task($node, join("\n", 'lines 200', ('y' x 200) x 200), 'demo', agent => 'typed');
+	settles($node, $task, 'completed', "$name: 40 kB in lines, read slowly");
+	like(text($task), qr/lines 40206\n/, "$name: arrive");
 
 	# An agent whose handshake fails goes on as a program for people.
 	sql($node, "SELECT boocoder.register_provider('both', 'acp', ARRAY['$program'])");

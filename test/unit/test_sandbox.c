@@ -202,6 +202,26 @@ the_program_comes_last(void **state)
 }
 
 static void
+a_terminal_is_taken_inside(void **state)
+{
+	int			n;
+
+	(void) state;
+	launch.terminal = true;
+	assert_true(try(order_with("{}"), "['true', '{prompt}']", NULL));
+	n = count(launch.argv);
+	assert_true(position("--new-session", NULL, NULL) > 0);
+	assert_string_equal(launch.argv[n - 7], "--");
+	assert_string_equal(launch.argv[n - 6], "/bin/sh");
+	assert_non_null(strstr(launch.argv[n - 3], "/setsid"));
+	assert_non_null(strstr(launch.argv[n - 2], "/true"));
+	/* Without a sandbox there is nobody between it and its terminal. */
+	assert_true(try(order_with("{'mode': 'off'}"), "['true']", NULL));
+	assert_int_equal(count(launch.argv), 1);
+	launch.terminal = false;
+}
+
+static void
 nothing_is_shared_that_need_not_be(void **state)
 {
 	static const char *const always[] = {
@@ -426,6 +446,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(without_a_sandbox_it_is_the_program),
 		cmocka_unit_test(the_program_comes_last),
+		cmocka_unit_test(a_terminal_is_taken_inside),
 		cmocka_unit_test(nothing_is_shared_that_need_not_be),
 		cmocka_unit_test(only_worktree_and_home_can_be_written),
 		cmocka_unit_test(places_of_others_are_not_shown),
