@@ -96,7 +96,7 @@ call_runner(char *const *prefix, const char *order)
 {
 	BcChannel	channel;
 	int			fd;
-	pid_t		pid = bc_process_start(prefix, &fd);
+	pid_t		pid = bc_process_start(prefix, NULL, &fd);
 	Datum		result = (Datum) 0;
 
 	if (pid < 0)

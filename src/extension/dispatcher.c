@@ -20,6 +20,7 @@
 #include "extension/dispatcher.h"
 #include "extension/guc.h"
 #include "extension/jobs.h"
+#include "extension/leftovers.h"
 #include "extension/runners.h"
 #include "extension/shmem.h"
 #include "extension/sink.h"
@@ -502,6 +503,7 @@ bc_dispatcher_main(Datum arg)
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(scratch);
 	await_version();
+	bc_leftovers_kill();
 	bc_runners_fill(bc_spare_runners, GetCurrentTimestamp());
 	reconcile();
 

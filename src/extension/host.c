@@ -161,6 +161,12 @@ tablespaces(StringInfo json)
 }
 
 char *
+bc_host_origin(void)
+{
+	return psprintf(UINT64_FORMAT "-%u", GetSystemIdentifier(), MyDatabaseId);
+}
+
+char *
 bc_host_worktree_root(void)
 {
 	const char *base = bc_worktree_root;
@@ -173,7 +179,7 @@ bc_host_worktree_root(void)
 						user != NULL && user->pw_dir != NULL ? user->pw_dir : "/nonexistent");
 	}
 	/* Clusters and databases that share a root must not share worktrees. */
-	return psprintf("%s/" UINT64_FORMAT "-%u", base, GetSystemIdentifier(), MyDatabaseId);
+	return psprintf("%s/%s", base, bc_host_origin());
 }
 
 void
@@ -213,7 +219,7 @@ bc_sql_host(PG_FUNCTION_ARGS)
 	initStringInfo(&json);
 	appendStringInfoChar(&json, '{');
 	add_text(&json, "system_identifier", psprintf(UINT64_FORMAT, GetSystemIdentifier()));
-	add_text(&json, "origin", psprintf(UINT64_FORMAT "-%u", GetSystemIdentifier(), MyDatabaseId));
+	add_text(&json, "origin", bc_host_origin());
 	add_text(&json, "worktree_root", bc_host_worktree_root());
 	key(&json, "forbidden");
 	bc_host_forbidden(&json);

@@ -13,6 +13,9 @@
 /* The worktree root of the current database, an absolute path, palloc'd. */
 extern char *bc_host_worktree_root(void);
 
+/* What tells this database from all others: the cluster's system identifier and its OID; palloc'd. */
+extern char *bc_host_origin(void);
+
 /* Appends the JSON array of the directories no worktree or project may touch. */
 extern void bc_host_forbidden(StringInfo json);
 

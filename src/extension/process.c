@@ -61,7 +61,7 @@ environment(void)
 
 /* The command line: the prefix, and our runner unless it names one. */
 static char **
-arguments(char *const *prefix, const char *path)
+arguments(char *const *prefix, const char *path, const char *tag)
 {
 	int			n = 0;
 	bool		named = false;
@@ -75,19 +75,23 @@ arguments(char *const *prefix, const char *path)
 			named = true;
 		n++;
 	}
-	argv = palloc((n + 2) * sizeof(char *));
+	argv = palloc((n + 3) * sizeof(char *));
 	for (int i = 0; i < n; i++)
 		argv[i] = prefix[i];
 	if (!named)
+	{
 		argv[n++] = pstrdup(path);
+		if (tag != NULL)
+			argv[n++] = pstrdup(tag);
+	}
 	argv[n] = NULL;
 	return argv;
 }
 
 static int
-spawn(char *const *prefix, const char *path, int fd, pid_t *pid)
+spawn(char *const *prefix, const char *path, const char *tag, int fd, pid_t *pid)
 {
-	char	  **argv = arguments(prefix, path);
+	char	  **argv = arguments(prefix, path, tag);
 	char	  **envp = environment();
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -127,18 +131,25 @@ spawn(char *const *prefix, const char *path, int fd, pid_t *pid)
 	return error;
 }
 
-pid_t
-bc_process_start(char *const *prefix, int *fd)
+const char *
+bc_process_path(void)
 {
-	char		path[MAXPGPATH];
+	static char path[MAXPGPATH];
+
+	snprintf(path, sizeof(path), "%s/%s", pkglib_path, BC_RUNNER_NAME);
+	return path;
+}
+
+pid_t
+bc_process_start(char *const *prefix, const char *tag, int *fd)
+{
 	int			pair[2];
 	pid_t		pid;
 	int			error;
 
-	snprintf(path, sizeof(path), "%s/%s", pkglib_path, BC_RUNNER_NAME);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return -1;
-	error = spawn(prefix, path, pair[1], &pid);
+	error = spawn(prefix, bc_process_path(), tag, pair[1], &pid);
 	close(pair[1]);
 	if (error == 0 && !pg_set_noblock(pair[0]))
 		error = errno;

@@ -19,9 +19,13 @@
  * runner end.  Returns the pid, or -1 with errno set.
  *
  * "prefix" is a command that runs another one, and ends in NULL; or NULL.  The
- * runner's path is appended unless the prefix names a runner already.
+ * runner's path is appended unless the prefix names a runner already.  Behind it
+ * stands "tag" unless NULL, by which leftovers.c knows the runners of a dispatcher.
  */
-extern pid_t bc_process_start(char *const *prefix, int *fd);
+extern pid_t bc_process_start(char *const *prefix, const char *tag, int *fd);
+
+/* The path of our runner's program; in a buffer of its own. */
+extern const char *bc_process_path(void);
 
 /*
  * Reaps the runner "pid" if it has ended: true then, with the wait status in

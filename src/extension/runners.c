@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 
+#include "extension/host.h"
 #include "extension/process.h"
 #include "extension/runners.h"
 #include "storage/fd.h"
@@ -49,7 +50,7 @@ start(char *const *prefix)
 	pid_t		pid;
 	int			fd;
 
-	pid = bc_process_start(prefix, &fd);
+	pid = bc_process_start(prefix, bc_host_origin(), &fd);
 	if (pid < 0)
 		return NULL;
 	ReserveExternalFD();

@@ -256,6 +256,17 @@ ok(until_true(sub { agent_session($chat)->{status} eq 'crashed' }), 'for which i
 is(backends(), 0, 'there are no backends');
 like(turn($chat, 'turns; said', 'the next turn'), qr/turns=1\nsaid=earlier/, 'goes on');
 
+# ---- a runner that could not notice ----
+
+turn($chat, 'text x', 'an agent waits once more');
+my $stopped = backend($chat)->{pid};
+kill 'STOP', $stopped;
+kill 'TERM', dispatcher_pid($node);
+ok(until_true(sub { agent_session($chat)->{status} eq 'crashed' }, 10), 'its runner is stopped and the dispatcher gone: the next one');
+ok(!alive($stopped), 'ends it first');
+ok(none_left($node), 'with its agent');
+like(slurp($node->logfile), qr/ended process $stopped, a runner that an earlier dispatcher/, 'and says so');
+
 $node->restart;
 ok(wait_dispatcher($node), 'after a restart');
 like(turn($chat, 'turns; said', 'too'), qr/turns=1\nsaid=earlier/, 'it goes on');
