@@ -332,12 +332,13 @@ $$;
 COMMENT ON FUNCTION boocoder._append(bigint[], bigint[], jsonb[]) IS
 	'stores events and parts; those of an attempt that is over are left out; the last event''s number';
 
--- The ledger gets what is new: an agent's cost report counts from the start of its session.
+-- The ledger gets what is new: an agent's cost report counts from the start of its session, and with of_session its tokens do, too.
 CREATE FUNCTION boocoder._charge(task_id bigint, usage jsonb, agent_session text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	t boocoder.tasks;
-	charged numeric := 0;
+	charged record;
+	of_session integer;
 	its_cost numeric;
 	u boocoder.usage_events;
 BEGIN
@@ -352,15 +353,16 @@ BEGIN
 	IF usage IS NULL THEN
 		RETURN;
 	END IF;
-	IF agent_session IS NOT NULL THEN
-		SELECT coalesce(sum(x.cost_usd), 0) INTO charged FROM boocoder.usage_events x
-		 WHERE x.agent = t.agent AND x.agent_session_id = agent_session;
-	END IF;
-	its_cost := greatest(0, coalesce((usage ->> 'cost_total_usd')::numeric - charged, (usage ->> 'cost_usd')::numeric, 0));
-	u.input_tokens := greatest(0, coalesce((usage ->> 'input_tokens')::numeric, 0));
-	u.output_tokens := greatest(0, coalesce((usage ->> 'output_tokens')::numeric, 0));
-	u.cached_tokens := greatest(0, coalesce((usage ->> 'cached_tokens')::numeric, 0));
-	u.reasoning_tokens := greatest(0, coalesce((usage ->> 'reasoning_tokens')::numeric, 0));
+	SELECT coalesce(sum(x.cost_usd), 0) AS cost, coalesce(sum(x.input_tokens), 0) AS input, coalesce(sum(x.output_tokens), 0) AS output,
+		   coalesce(sum(x.cached_tokens), 0) AS cached, coalesce(sum(x.reasoning_tokens), 0) AS reasoning
+	  INTO charged FROM boocoder.usage_events x
+	 WHERE x.agent = t.agent AND x.agent_session_id = agent_session;
+	of_session := coalesce((usage ->> 'of_session')::boolean, false)::integer;
+	its_cost := greatest(0, coalesce((usage ->> 'cost_total_usd')::numeric - charged.cost, (usage ->> 'cost_usd')::numeric, 0));
+	u.input_tokens := greatest(0, coalesce((usage ->> 'input_tokens')::numeric, 0) - of_session * charged.input);
+	u.output_tokens := greatest(0, coalesce((usage ->> 'output_tokens')::numeric, 0) - of_session * charged.output);
+	u.cached_tokens := greatest(0, coalesce((usage ->> 'cached_tokens')::numeric, 0) - of_session * charged.cached);
+	u.reasoning_tokens := greatest(0, coalesce((usage ->> 'reasoning_tokens')::numeric, 0) - of_session * charged.reasoning);
 	IF its_cost = 0 AND u.input_tokens + u.output_tokens + u.cached_tokens + u.reasoning_tokens = 0 THEN
 		RETURN;
 	END IF;
@@ -382,7 +384,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION boocoder._charge(bigint, jsonb, text) IS
-	'one ledger row for what an attempt used; cumulative cost becomes the difference to what was charged';
+	'one ledger row for what an attempt used; cumulative reports become the difference to what was charged';
 
 CREATE FUNCTION boocoder._store_changes(t boocoder.tasks, diff jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$

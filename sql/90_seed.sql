@@ -5,9 +5,9 @@ INSERT INTO boocoder.providers (name, label, kind, transport, builtin_command, b
 	('boocode', 'boocode (built in)', 'boocode', 'native', '{}', true),
 	('opencode', 'opencode', 'opencode', 'acp', '{opencode,acp}', true),
 	('goose', 'goose', 'goose', 'acp', '{goose,acp}', true),
-	('claude', 'Claude Code', 'claude', 'stream_json', '{claude,-p,--output-format,stream-json,--input-format,stream-json,--include-partial-messages,--verbose,--permission-prompt-tool,stdio,--model,"{model}",--permission-mode,"{mode}"}', true),
+	('claude', 'Claude Code', 'claude', 'stream_json', '{claude,-p,--output-format,stream-json,--input-format,stream-json,--include-partial-messages,--verbose,--permission-prompt-tool,stdio,--model,"{model}",--permission-mode,"{mode}",--resume,"{session}"}', true),
 	('qwen', 'Qwen Code', 'qwen', 'acp', '{qwen,--acp}', true),
-	('pi', 'pi', 'pi', 'stream_json', '{pi,--mode,json,-p,--model,"{model}"}', true),
+	('pi', 'pi', 'pi', 'stream_json', '{pi,--mode,json,-p,--model,"{model}",--session,"{session}"}', true),
 	('codex', 'Codex', 'codex', 'acp', '{codex-acp}', true),
 	('gemini', 'Gemini CLI', 'gemini', 'acp', '{gemini,--acp}', true);
 

@@ -16,11 +16,12 @@ static const struct
 	const char *placeholder;
 	const char *key;			/* of the order */
 	bool		is_prompt;
+	bool		of_resume;		/* in that part of it */
 }			values[] = {
-	{"{prompt}", "input", true},
-	{"{model}", "model", false},
-	{"{mode}", "mode", false},
-	{"{session}", "session", false},
+	{"{prompt}", "input", true, false},
+	{"{model}", "model", false, false},
+	{"{mode}", "mode", false, false},
+	{"{session}", "session_id", false, true},
 };
 
 #define NVALUES (sizeof(values) / sizeof(values[0]))
@@ -41,7 +42,8 @@ placeholder(const json_t *element)
 static json_t *
 value_of(const json_t *order, size_t which)
 {
-	const char *text = json_string_value(json_object_get(order, values[which].key));
+	const char *text = json_string_value(json_object_get(values[which].of_resume ? json_object_get(order, "resume") : order,
+														 values[which].key));
 	char	   *shielded;
 	json_t	   *value;
 

@@ -45,6 +45,14 @@ order_text(const char *key)
 	return json_string_value(json_object_get(bc_agent_order(), key));
 }
 
+static bool
+is_qwen(void)
+{
+	const char *kind = order_text("agent_kind");
+
+	return kind != NULL && strcmp(kind, "qwen") == 0;
+}
+
 static void
 start(void)
 {
@@ -58,7 +66,7 @@ start(void)
 	turn = bc_stream_turn_new(transport != NULL && strcmp(transport, "opencode") == 0 ? transport :
 							  order_text("agent_kind"));
 	/* qwen asks the model again when it was cut off, and its text stays as delivered: twice */
-	bc_stream_says_again(order_text("agent_kind") != NULL && strcmp(order_text("agent_kind"), "qwen") == 0);
+	bc_stream_says_again(is_qwen());
 	bc_lines_init(&lines, (size_t) bc_agent_limit("max_line"));
 	session_told = false;
 	junk_lines = 0;
@@ -224,6 +232,9 @@ settled(const char *outcome)
 	if (map == NULL)
 		return;
 	usage = bc_acp_map_end(map, strcmp(outcome, "cancelled") == 0, wall_ms());
+	/* Qwen Code (0.24) counts what it finds in a conversation that it resumes. */
+	if (usage != NULL && is_qwen() && json_is_object(json_object_get(bc_agent_order(), "resume")))
+		json_object_set_new(usage, "of_session", json_true());
 	if (usage != NULL)
 		bc_agent_report("usage", usage);
 	bc_agent_report("junk_lines", json_integer((json_int_t) junk_lines));

@@ -26,13 +26,14 @@ BAIL_OUT("node is $no_node, or set BOOCODER_SKIP_REAL_AGENTS=1") if $no_node;
 
 # ---- what is expected ----
 
-my @columns = qw(probe edits reasoning asks cancel refused retries cut usage cancelled models modes commands resume);
+my @columns = qw(probe edits reasoning asks cancel refused retries cut usage cancelled models modes commands resume kept);
 my $line_mode = 'no: it does not tell in this mode';
 my $no_asking = 'no: it has no way to ask';
 my $gives_up = 'no: it gives up, the task fails with `rate_limited`';
 my $breaks = 'no: it gives up, the task fails with `agent_error`';
 my $not_then = 'no: it tells nothing then';
 my $no_resume = 'no: each turn is a conversation of its own, in the same worktree';
+my $ends = 'no: it ends with the turn';
 my %expected = (
 	'opencode-acp' => { usage => 'no: tokens of the last call of a turn; the cost is complete', cancelled => $not_then },
 	'opencode' => { asks => $no_asking, models => $line_mode, modes => $line_mode, commands => $line_mode },
@@ -55,7 +56,9 @@ my %expected = (
 		asks => $no_asking, cut => $breaks, usage => 'no: it does not tell cached tokens', cancelled => $not_then, models => $line_mode,
 		modes => $line_mode, commands => $line_mode },
 );
-$_->{resume} = $no_resume for values %expected;
+$_->{resume} = $no_resume for @expected{qw(codex gemini-stream goose-stream)};
+$expected{$_}{kept} = $ends for grep { !/-acp$|^gemini$|^goose$/ } keys %expected;
+$expected{gemini}{resume} = 'no: it does not find the session again';
 
 # The modes for working unasked and for asking. An agent without any asks by its configuration, or never.
 my %modes = (
@@ -239,7 +242,7 @@ sub try_agent
 	my $told = $told{$name} // { call => \@served };
 	my $usage = sub {
 		my ($turns, $call, $last) = @_;
-		my $calls = $last ? $turns : $turns * ($told->{helpers} // 0) + $steps[0] + ($turns == 1 ? 0 : $steps[1]);
+		my $calls = $last ? $turns : ($told->{helpers} // 0) + $steps[0] + ($turns == 1 ? 0 : $steps[1]);
 		return join ' ', map { $_ * $calls } @$call;
 	};
 	$seen{resume} = yes(grep { $_->{earlier} } requests($name, "$name/second.txt"));
@@ -251,6 +254,14 @@ sub try_agent
 	like(ledger($hanging), qr/^(?:|0 0 0|$one|$helped)$/, "$name: tokens of the cancelled turn, if any");
 	$seen{cancelled} = yes(ledger($hanging) =~ /[1-9]/);
 	$seen{usage} = yes(ledger($edit, $more) eq $usage->(2, \@served));
+
+	# another turn, by the same process where it is kept
+	my $third = run_task($node, "!write $name/third.txt third\n", 'demo', agent => $agent, chat => $chat, mode => $works,
+		permission_policy => 'allow');
+	settles($node, $third, 'completed', "$name: another follow-up completes", 90);
+	$seen{kept} = yes(sql($node, "SELECT state || turns FROM boocoder.backends WHERE chat_id = $chat") eq 'idle2'
+		  && grep { $_->{earlier} } requests($name, "$name/third.txt"));
+	sql($node, "UPDATE boocoder.chats SET closed_at = now() WHERE closed_at IS NULL");
 
 	# the probe, with nothing else under way: it has a deadline
 	sql($node, "SELECT boocoder.probe_agents('$agent')");
@@ -297,7 +308,8 @@ $node->stop('fast');
 
 my %title = (
 	asks => 'permission allowed, denied', usage => 'usage to the token', cancelled => 'also of a cancelled turn', edits => 'edits, follow-up',
-	refused => 'refused key is `auth_required`', retries => 'waits for a busy model', cut => 'text once when its model was cut off', resume => 'resumes a conversation');
+	refused => 'refused key is `auth_required`', retries => 'waits for a busy model', cut => 'text once when its model was cut off', resume => 'resumes a conversation',
+	kept => 'kept between turns');
 my (@notes, %note);
 my $table = '| agent | version | transport | ' . join(' | ', map { $title{$_} // $_ } @columns) . " |\n|" . ' --- |' x (3 + @columns) . "\n";
 for my $row (grep { $_->{seen} } @rows)

@@ -44,7 +44,7 @@ values_are_filled_in(void **state)
 {
 	(void) state;
 	check("{'command':['p','--model','{model}','--mode','{mode}','-s','{session}','{prompt}'],"
-		  "'model':'m 1','mode':'plan','session':'s','input':'do it; $(x)'}",
+		  "'model':'m 1','mode':'plan','resume':{'session_id':'s'},'input':'do it; $(x)'}",
 		  "['p','--model','m 1','--mode','plan','-s','s','do it; $(x)']");
 	/* What was filled in is no placeholder. */
 	check("{'command':['p','{prompt}','{model}'],'input':'{model}','model':'{prompt}'}", "['p','{model}','{prompt}']");

@@ -78,7 +78,7 @@ sub agent_rows
 			name => $name, label => 'opencode', program => 'opencode', kind => 'opencode', model => 'stub/stub-model',
 			transport => $name eq 'opencode' ? 'opencode' : 'acp',
 			command => $name eq 'opencode'
-			? [ 'opencode', 'run', '--format', 'json', '--auto', '--thinking', '-m', '{model}' ]
+			? [ 'opencode', 'run', '--format', 'json', '--auto', '--thinking', '-m', '{model}', '-s', '{session}' ]
 			: [ 'opencode', 'acp' ],
 			env => {
 				OPENCODE_CONFIG_CONTENT => $json->encode({
@@ -110,7 +110,8 @@ sub agent_rows
 			? [ 'qwen', '--acp', '--auth-type', 'openai' ]
 			: [
 				'qwen', '--input-format', 'stream-json', '--output-format', 'stream-json', '--include-partial-messages',
-				'--auth-type', 'openai', '--approval-mode', '{mode}', '--model', '{model}' ],
+				'--auth-type', 'openai', '--approval-mode', '{mode}', '--model', '{model}',
+				'--resume', '{session}' ],
 			env => {
 				OPENAI_BASE_URL => "$url/$name/v1", OPENAI_API_KEY => 'none', OPENAI_MODEL => 'stub-model',
 				QWEN_CODE_SYSTEM_SETTINGS_PATH => "$settings/qwen.json",
@@ -126,7 +127,7 @@ sub agent_rows
 			command => $name eq 'claude'
 			? [
 				'claude', '-p', '--output-format', 'stream-json', '--input-format', 'stream-json', '--include-partial-messages',
-				'--verbose', '--permission-prompt-tool', 'stdio', '--model', '{model}', '--permission-mode', '{mode}' ]
+				'--verbose', '--permission-prompt-tool', 'stdio', '--model', '{model}', '--permission-mode', '{mode}', '--resume', '{session}' ]
 			: ['claude-agent-acp'],
 			env => {
 				ANTHROPIC_BASE_URL => "$url/$name", ANTHROPIC_API_KEY => 'none', ANTHROPIC_MODEL => 'stub-model',
@@ -141,7 +142,7 @@ sub agent_rows
 	$add->(
 		name => 'pi', label => 'pi', program => 'pi', kind => 'pi', transport => 'stream_json', model => 'stub-model',
 		command => [
-			with_file('.pi/agent/models.json', 'PI_MODELS'), "$bin/pi", '--mode', 'json', '-p', '--provider', 'stub', '--model', '{model}', '{prompt}' ],
+			with_file('.pi/agent/models.json', 'PI_MODELS'), "$bin/pi", '--mode', 'json', '-p', '--provider', 'stub', '--model', '{model}', '--session', '{session}', '{prompt}' ],
 		env => {
 			PI_MODELS => $json->encode({
 				providers => {
