@@ -678,7 +678,7 @@ start_agent(void)
 static json_t *
 end_turn(void)
 {
-	bc_stream_end_text();
+	bc_stream_finish();
 	if (transport != NULL)
 		bc_agent_report("transport", json_string(transport->name));
 	bc_agent_report("outcome", json_string(outcome));

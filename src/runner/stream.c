@@ -17,6 +17,8 @@
 #define MAX_STRING (256 * 1024)
 #define MAX_PART (512 * 1024)
 #define SUMMARY_BYTES 4000
+#define MAX_LOG (2 * 1024 * 1024)	/* of one stream in one turn */
+#define LOG_EVENT_COST 64		/* so that there is a limit to small ones, too */
 
 static BcBuf events;
 static BcBuf parts;
@@ -31,6 +33,18 @@ static BcTextKind text_kind;
 static char *text_message;
 static bool in_text;
 static BcBuf summary;
+
+/* What was passed on of the output of a program that is no message of the agent */
+typedef struct LogStream
+{
+	const char *name;
+	size_t		kept;
+	json_int_t	left_out;
+} LogStream;
+
+static LogStream logs[] = {{"stderr", 0, 0}, {"setup", 0, 0}, {"stdout", 0, 0}};
+
+#define NLOGS (sizeof(logs) / sizeof(logs[0]))
 
 static const char *const kind_names[] = {
 	[BC_TEXT] = "text",
@@ -259,11 +273,35 @@ bc_stream_text(BcTextKind kind, const char *message, const char *bytes, size_t l
 void
 bc_stream_log(const char *stream, const char *bytes, size_t len)
 {
+	LogStream  *log = logs;
+
+	while (log + 1 < logs + NLOGS && strcmp(log->name, stream) != 0)
+		log++;
+	if (log->kept >= MAX_LOG)
+	{
+		log->left_out += (json_int_t) len;
+		return;
+	}
+	log->kept += len + LOG_EVENT_COST;
 	begin(&events);
 	bc_buf_printf(&events, "{\"kind\":\"log\",\"payload\":{\"stream\":\"%s\",\"text\":", stream);
 	bc_text_quote(&events, bytes, len);
 	bc_buf_str(&events, "}}");
 	bc_stream_flush(false);
+}
+
+void
+bc_stream_finish(void)
+{
+	bc_stream_end_text();
+	for (size_t i = 0; i < NLOGS; i++)
+	{
+		if (logs[i].left_out > 0)
+			bc_stream_event("log", json_pack("{s:s, s:s, s:I}", "stream", logs[i].name, "text", "",
+											 "left_out", logs[i].left_out));
+		logs[i].kept = 0;
+		logs[i].left_out = 0;
+	}
 }
 
 const char *

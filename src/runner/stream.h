@@ -51,8 +51,14 @@ extern void bc_stream_event(const char *kind, json_t *payload);
 /* A finished part, after the text part under way. */
 extern void bc_stream_part(const char *kind, json_t *payload);
 
-/* Output of a program that is no message of the agent: stderr, setup. */
+/*
+ * Output of a program that is no message of the agent: "stderr", "setup", or
+ * "stdout".  2 MB of each are passed on in a turn.
+ */
 extern void bc_stream_log(const char *stream, const char *bytes, size_t len);
+
+/* The turn is over: ends the text, and tells how much of which log was left out. */
+extern void bc_stream_finish(void);
 
 /* Passes what is collected to up.h when enough is, or always with "force". */
 extern void bc_stream_flush(bool force);

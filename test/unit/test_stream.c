@@ -144,6 +144,39 @@ logs_are_events_only(void **state)
 }
 
 static void
+logs_have_a_limit(void **state)
+{
+	static const char line[] = "x";
+	json_int_t	left_out = 0;
+	size_t		kept = 0;
+	size_t		i;
+	json_t	   *entry;
+
+	(void) state;
+	for (i = 0; i < 100000; i++)
+		bc_stream_log("stderr", line, 1);
+	bc_stream_log("setup", "done", 4);
+	assert_string_equal(json_string_value(json_object_get(capture_find(capture_events(), "log",
+																	   capture_count(capture_events(), "log") - 1), "text")), "done");
+	bc_stream_finish();
+	json_array_foreach(capture_events(), i, entry)
+	{
+		const json_t *payload = json_object_get(entry, "payload");
+
+		if (strcmp(json_string_value(json_object_get(payload, "stream")), "stderr") == 0)
+			kept += json_string_length(json_object_get(payload, "text"));
+		left_out += json_integer_value(json_object_get(payload, "left_out"));
+	}
+	assert_true(kept > 10000 && kept < 40000);
+	assert_int_equal(kept + (size_t) left_out, 100000);
+	/* the next turn has it all again */
+	capture_reset();
+	bc_stream_log("stderr", line, 1);
+	bc_stream_finish();
+	assert_json(capture_events(), "[{'kind': 'log', 'payload': {'stream': 'stderr', 'text': 'x'}}]");
+}
+
+static void
 a_draft_is_the_last_message_only(void **state)
 {
 	(void) state;
@@ -175,6 +208,7 @@ main(void)
 		cmocka_unit_test_setup(long_text_goes_on_in_another_part, reset),
 		cmocka_unit_test_setup(events_wait_a_little_for_company, reset),
 		cmocka_unit_test_setup(logs_are_events_only, reset),
+		cmocka_unit_test_setup(logs_have_a_limit, reset),
 		cmocka_unit_test_setup(a_draft_is_the_last_message_only, reset),
 	};
 
