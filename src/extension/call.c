@@ -175,6 +175,8 @@ bc_sql_check_host(PG_FUNCTION_ARGS)
 	StringInfoData json;
 
 	begin_order(&json, "check", "");
+	appendStringInfoString(&json, ",\"abstract_sockets\":");
+	bc_host_abstract_sockets(&json);
 	appendStringInfoString(&json, ",\"sandbox\":");
 	bc_host_sandbox(&json);
 	appendStringInfoChar(&json, '}');

@@ -83,8 +83,9 @@ add_paths(StringInfo json, const char *name, const char *list)
 	pfree(copy);
 }
 
+/* Where the server's sockets are: directories, or the names of abstract ones, which begin with '@'. */
 static void
-socket_directories(StringInfo json)
+sockets(StringInfo json, char first)
 {
 	char	   *copy = pstrdup(Unix_socket_directories);
 	List	   *directories;
@@ -97,7 +98,7 @@ socket_directories(StringInfo json)
 		{
 			const char *directory = lfirst(cell);
 
-			if (directory[0] == '/')	/* not an abstract socket */
+			if (directory[0] == first)
 				element(json, directory);
 		}
 		list_free_deep(directories);
@@ -192,13 +193,19 @@ bc_host_forbidden(StringInfo json)
 }
 
 void
+bc_host_abstract_sockets(StringInfo json)
+{
+	sockets(json, '@');
+}
+
+void
 bc_host_sandbox(StringInfo json)
 {
 	appendStringInfoChar(json, '{');
 	add_text(json, "mode", bc_sandbox == BC_SANDBOX_ON ? "bwrap" : "off");
 	add_paths(json, "ro_paths", bc_sandbox_ro_paths);
 	key(json, "hide");
-	socket_directories(json);
+	sockets(json, '/');
 	/* The list above ends with ']': put the data directory into it. */
 	json->data[--json->len] = '\0';
 	element(json, DataDir);

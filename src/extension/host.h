@@ -19,6 +19,9 @@ extern char *bc_host_origin(void);
 /* Appends the JSON array of the directories no worktree or project may touch. */
 extern void bc_host_forbidden(StringInfo json);
 
+/* Appends the JSON array of the server's abstract sockets. */
+extern void bc_host_abstract_sockets(StringInfo json);
+
 /* Appends the JSON object that describes the sandbox. */
 extern void bc_host_sandbox(StringInfo json);
 

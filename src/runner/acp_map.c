@@ -268,6 +268,9 @@ end_call(BcAcpMap *map, const char *id, int64_t now_ms)
 {
 	json_t	   *call = json_incref(json_object_get(map->open, id));
 
+	/* Some agents drop the matter without a word. */
+	if (json_object_del(call, "refused") == 0 && !is_final(status_of(call)))
+		json_object_set_new(call, "status", json_string("failed"));
 	set_default(call, "status", "pending");
 	set_default(call, "kind", "other");
 	json_object_set_new(call, "ended_ms", json_integer(now_ms));
@@ -362,7 +365,19 @@ bc_acp_map_known(const BcAcpMap *map, const json_t *tool_call)
 		return bc_acp_map_tool_fields(tool_call);
 	known = json_copy((json_t *) call);
 	json_object_del(known, "started_ms");
+	json_object_del(known, "refused");
 	return known;
+}
+
+void
+bc_acp_map_decided(BcAcpMap *map, const char *call_id, bool allowed)
+{
+	json_t	   *call = call_id != NULL ? json_object_get(map->open, call_id) : NULL;
+
+	if (call != NULL && allowed)
+		json_object_del(call, "refused");
+	else if (call != NULL)
+		json_object_set_new(call, "refused", json_true());
 }
 
 bool

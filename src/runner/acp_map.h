@@ -55,6 +55,9 @@ extern void bc_acp_map_tool_call(BcAcpMap *map, const json_t *tool_call, int64_t
  */
 extern json_t *bc_acp_map_known(const BcAcpMap *map, const json_t *tool_call);
 
+/* A person or a rule decided about that call; refused, it fails at the latest with the end of the turn. */
+extern void bc_acp_map_decided(BcAcpMap *map, const char *call_id, bool allowed);
+
 /* The result of session/prompt. */
 extern void bc_acp_map_result(BcAcpMap *map, const json_t *result);
 

@@ -24,6 +24,7 @@ typedef struct Pending
 	BcRpcMessage rpc;			/* its id alone, to answer with */
 	json_t	   *id;				/* the same as a value */
 	bool		form;			/* an elicitation; otherwise a permission */
+	BcAcpMap   *map;			/* that knows the call it is about; not ours */
 	json_t	   *about;			/* what is recorded of it */
 	json_t	   *options;
 } Pending;
@@ -115,11 +116,14 @@ answer_permission(Pending *request, const char *option, const char *rule)
 {
 	const char *kind = NULL;
 	json_t	   *outcome = json_object();
+	bool		allowed;
 
 	if (option != NULL && !is_offered(request->options, option, &kind))
 		option = NULL;
-	if (option == NULL || (kind != NULL && strncmp(kind, "reject", 6) == 0))
-		rejected = true;
+	allowed = option != NULL && (kind == NULL || strncmp(kind, "reject", 6) != 0);
+	rejected |= !allowed;
+	bc_acp_map_decided(request->map, json_string_value(json_object_get(json_object_get(request->about, "tool_call"), "id")),
+					   allowed);
 	json_object_set_new(outcome, "outcome",
 						json_string(option != NULL ? "selected" : "cancelled"));
 	if (option != NULL)
@@ -251,7 +255,7 @@ bc_acp_requests_rejected(void)
  * more.  "message" and "schema" may be NULL.
  */
 static void
-ask(const BcRpcMessage *rpc, bool form, json_t *tool_call, const json_t *options,
+ask(const BcRpcMessage *rpc, bool form, BcAcpMap *map, json_t *tool_call, const json_t *options,
 	const json_t *message, const json_t *schema)
 {
 	Pending    *request = bc_alloc(sizeof(Pending));
@@ -262,6 +266,7 @@ ask(const BcRpcMessage *rpc, bool form, json_t *tool_call, const json_t *options
 	bc_buf_add(&request->rpc.id, rpc->id.data, rpc->id.len);
 	request->id = json_incref(json_object_get(rpc->root, "id"));
 	request->form = form;
+	request->map = map;
 	request->options = json_incref(offered);
 	request->about = json_pack("{s:O?, s:O}", "tool_call", tool_call, "options", offered);
 	if (form)
@@ -297,12 +302,12 @@ request_permission(const BcRpcMessage *request, BcAcpMap *map, int64_t now_ms)
 	bc_acp_map_tool_call(map, json_object_get(request->params, "toolCall"), now_ms);
 	call = bc_acp_map_known(map, json_object_get(request->params, "toolCall"));
 	call = bc_payload_limit(call, MAX_PERMISSION);
-	ask(request, false, call, json_object_get(request->params, "options"), NULL, NULL);
+	ask(request, false, map, call, json_object_get(request->params, "options"), NULL, NULL);
 	json_decref(call);
 }
 
 static void
-create_elicitation(const BcRpcMessage *request)
+create_elicitation(const BcRpcMessage *request, BcAcpMap *map)
 {
 	const char *mode = json_string_value(json_object_get(request->params, "mode"));
 	const json_t *message = json_object_get(request->params, "message");
@@ -317,7 +322,7 @@ create_elicitation(const BcRpcMessage *request)
 	}
 	if (json_is_string(call_id))
 		call = json_pack("{s:O}", "id", call_id);
-	ask(request, true, call, NULL, json_is_string(message) ? message : NULL, schema);
+	ask(request, true, map, call, NULL, json_is_string(message) ? message : NULL, schema);
 	json_decref(call);
 }
 
@@ -398,7 +403,7 @@ bc_acp_serve(const BcRpcMessage *request, BcAcpMap *map, int64_t now_ms)
 	if (strcmp(request->method, "session/request_permission") == 0)
 		request_permission(request, map, now_ms);
 	else if (strcmp(request->method, "elicitation/create") == 0)
-		create_elicitation(request);
+		create_elicitation(request, map);
 	else if (strcmp(request->method, "fs/read_text_file") == 0)
 		read_text_file(request, map);
 	else if (strcmp(request->method, "fs/write_text_file") == 0)

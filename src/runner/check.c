@@ -97,6 +97,26 @@ check_sandbox(json_t *checks, const json_t *order, const char *root)
 	bc_buf_free(&said);
 }
 
+/* They have no place in the file system that could be hidden, and no rights. */
+static void
+check_sockets(json_t *checks, const json_t *order)
+{
+	const json_t *sandbox = json_object_get(order, "sandbox");
+	const char *mode = json_string_value(json_object_get(sandbox, "mode"));
+	const char *name =
+		json_string_value(json_array_get(json_object_get(order, "abstract_sockets"), 0));
+	char	   *detail;
+
+	if (name == NULL ||
+		(!json_is_true(json_object_get(sandbox, "network")) && (mode == NULL || strcmp(mode, "off") != 0)))
+		return;
+	detail = bc_asprintf("the server listens on the abstract socket \"%s\", which agents can reach", name);
+	add(checks, "sockets", "warning", detail,
+		"Name directories only in unix_socket_directories, set boocoder.sandbox_network = off, "
+		"or let pg_hba.conf ask for passwords on local connections.");
+	free(detail);
+}
+
 json_t *
 bc_check_run(const json_t *order)
 {
@@ -113,6 +133,7 @@ bc_check_run(const json_t *order)
 		add(checks, "worktree root", "ok", root, NULL);
 		check_sandbox(checks, order, root);
 	}
+	check_sockets(checks, order);
 	free(why);
 	return json_pack("{s:b, s:o}", "ok", 1, "checks", checks);
 }

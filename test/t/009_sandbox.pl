@@ -110,12 +110,18 @@ try see-postmaster test -e /proc/$postmaster/exe
 try signal-postmaster kill -0 $postmaster
 try signal-test kill -0 $self
 try environ-of-init grep -q PGDATA /proc/1/environ
-try mount mount -t tmpfs none /mnt
-try new-namespace sh -c 'unshare -Ur true && mount -t tmpfs none /mnt'
+try mount mount -t tmpfs none /tmp
+try namespace-write unshare -Urm sh -c "mount -o remount,bind,rw '$repo/.git' && echo x > '$repo/.git/evil'"
+try namespace-usr unshare -Urm mount -o remount,bind,rw /usr
+try namespace-root unshare -Urm mount -o remount,bind,rw /
+try namespace-uncover unshare -Urm sh -c "umount -l '$repo/.git' || umount -l '$repo' || umount -l /tmp || umount -l /usr"
 try ptrace-init cat /proc/1/mem
 try shadow cat /etc/shadow
 try device cat /dev/vda
 SH
+	# In a namespace of its own an agent is root, of nothing: but for the mounts it made itself all stays as it is.
+	like(report("$try\ntry own-namespace unshare -Urm sh -c 'mount -t tmpfs none /tmp && echo x > /tmp/x'"), qr/^own-namespace yes$/,
+		'sandbox on: namespaces can be made, so it is not that');
 	# "yes" to any of these is a hole.
 	for my $line (grep { /\S/ } split /\n/, $text)
 	{
@@ -123,7 +129,7 @@ SH
 		next if $name eq 'home-of-server' && $seen{HOME} eq (getpwuid $>)[7];
 		is($answer, 'no', "sandbox on: the agent can't: $name");
 	}
-	cmp_ok(scalar(() = $text =~ / (?:yes|no)$/mg), '>=', 25, 'every attempt was made');
+	cmp_ok(scalar(() = $text =~ / (?:yes|no)$/mg), '>=', 28, 'every attempt was made');
 	unlike(report('cat /proc/*/environ 2>/dev/null | tr "\0" "\n"; env'), qr/canary-of-the-server|^PGDATA=|^PG/m,
 		'sandbox on: nothing of the environment of the server in reach');
 	ok(!-e "$repo/evil" && !-e "$repo/.git/evil" && !-e "$outside/evil" && !-e "$data/evil", 'nothing was written');
@@ -133,6 +139,24 @@ SH
 # ---- a project that would open the server's own files to agents is refused ----
 
 like(sql_error($node, "SELECT boocoder.add_project('data', '$data')"), qr/ERROR/, 'the data directory is no project');
+
+# ---- an abstract socket has no place that could be hidden ----
+
+$node->append_conf('postgresql.conf', "boocoder.sandbox = 'on'\nunix_socket_directories = '$sockets,\@boocoder-test-$$'");
+$node->restart;
+ok(wait_dispatcher($node), 'the dispatcher is there after another restart');
+my $knock = qq{perl -MIO::Socket::UNIX -e 'print IO::Socket::UNIX->new(Peer => chr(0) . q{boocoder-test-$$/.s.PGSQL.$port}) ? "open" : "shut"'};
+my $warned = sub { return join '', map { "$_->{status}: $_->{detail}" } grep { $_->{check} eq 'sockets' } sql_rows($node, 'SELECT * FROM boocoder.doctor()') };
+is(report($knock), 'open', 'an agent reaches an abstract socket');
+like($warned->(), qr/^warning: .*\@boocoder-test-$$"/, 'and doctor() says so');
+$node->append_conf('postgresql.conf', "boocoder.sandbox_network = off");
+$node->reload;
+ok(until_true(sub { report($knock) eq 'shut' }), 'not without the network');
+is($warned->(), '', 'nor does doctor() then warn');
+$node->append_conf('postgresql.conf', "boocoder.sandbox_network = on\nunix_socket_directories = '$sockets'");
+$node->restart;
+ok(wait_dispatcher($node), 'the dispatcher is there once more');
+is($warned->(), '', 'nor without such a socket');
 
 # ---- the worktree root ----
 

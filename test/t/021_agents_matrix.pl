@@ -194,6 +194,8 @@ sub try_agent
 		wait_settled($node, $_, 60) for $allowed, $denied;
 		my $outcome = join '; ', task_state($node, $allowed), changes($allowed), changes($denied);
 		is($outcome, "completed; add $name-allowed.txt; ", "$name: does what it was allowed to, and that only");
+		is(sql($node, "SELECT count(*) FROM boocoder.message_parts WHERE task_id = $denied AND kind = 'tool_call' AND payload->>'status' IN ('pending', 'in_progress')"),
+			0, "$name: what it was refused is no open call");
 		$seen{asks} = yes($outcome eq "completed; add $name-allowed.txt; ");
 	}
 

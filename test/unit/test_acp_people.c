@@ -62,6 +62,45 @@ an_option_nobody_offered_is_none(void **state)
 	expect("{'jsonrpc':'2.0','id':1,'result':{'outcome':{'outcome':'cancelled'}}}");
 }
 
+/* gemini says nothing more of a call that it was refused. */
+static void
+a_refused_call_does_not_stay_open(void **state)
+{
+	static const char *const ends[] = {"failed", "pending", "pending", "completed", "failed"};
+
+	(void) state;
+	to_prompt();
+	for (int i = 1; i <= 5; i++)
+	{
+		char		request[512];
+
+		snprintf(request, sizeof(request), "{'id':%d,'method':'session/request_permission','params':{'toolCall':{'toolCallId':'t%d',"
+				 "'status':'pending'},'options':[{'optionId':'y','kind':'allow_once'},{'optionId':'n','kind':'reject_once'}]}}", i, i);
+		say(request);
+	}
+	answer_with("{'request':'1','option':'n'}");
+	answer_with("{'request':'2','option':'y'}");
+	/* asked again, and allowed */
+	answer_with("{'request':'3','option':'n'}");
+	say("{'id':6,'method':'session/request_permission','params':{'toolCall':{'toolCallId':'t3'},'options':[{'optionId':'y','kind':'allow_once'}]}}");
+	assert_null(json_object_get(json_object_get(capture_find(capture_events(), "permission_request", 5), "tool_call"), "refused"));
+	answer_with("{'request':'6','option':'y'}");
+	/* done in another way */
+	answer_with("{'request':'4','option':'n'}");
+	say("{'method':'session/update','params':{'update':{'sessionUpdate':'tool_call_update','toolCallId':'t4','status':'completed'}}}");
+	answer_with("{'request':'5','option':null}");
+	bc_transport_acp.settled("completed");
+	assert_int_equal(capture_count(capture_parts(), "tool_call"), 5);
+	for (size_t i = 0; i < 5; i++)
+	{
+		const json_t *part = capture_find(capture_parts(), "tool_call", i);
+		const char *id = json_string_value(json_object_get(part, "id"));
+
+		assert_string_equal(json_string_value(json_object_get(part, "status")), ends[id[1] - '1']);
+		assert_null(json_object_get(part, "refused"));
+	}
+}
+
 static void
 a_request_tells_what_is_known_of_its_call(void **state)
 {
@@ -374,6 +413,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(permissions_wait_for_their_answers),
 		TEST(an_option_nobody_offered_is_none),
+		TEST(a_refused_call_does_not_stay_open),
 		TEST(a_request_tells_what_is_known_of_its_call),
 		TEST(too_many_requests_at_once_are_not_passed_on),
 		TEST(a_request_can_be_withdrawn),
