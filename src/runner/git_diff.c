@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runner/git_assess.h"
 #include "runner/git_patch_write.h"
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
@@ -27,6 +28,7 @@ typedef struct Job
 	const char *path;
 	const char *diff_base;
 	json_int_t	max_bytes;
+	json_int_t	turn;			/* whose content it is; 0: of none */
 	char		id[64];
 
 	/* Handles */
@@ -170,6 +172,25 @@ collect(Job *job, BcGitProblem *problem)
 	return ok;
 }
 
+/* The content of the last turn has one name, that of each turn another. */
+static bool
+keep(const Job *job, const BcGitEntry *entry, const git_oid *tree, const git_oid *base,
+	 BcGitProblem *problem)
+{
+	char		ref[160];
+	char		key[128];
+	git_oid		commit;
+
+	bc_git_ref_name(ref, sizeof(ref), "snapshots", entry->key);
+	if (!bc_git_commit_to(job->repo, ref, tree, base, 1, "boocoder: snapshot\n", &commit, problem))
+		return false;
+	if (job->turn == 0)
+		return true;
+	snprintf(key, sizeof(key), "%s/%lld", entry->key, (long long) job->turn);
+	bc_git_ref_name(ref, sizeof(ref), "turns", key);
+	return bc_git_commit_to(job->repo, ref, tree, base, 1, "boocoder: snapshot\n", &commit, problem);
+}
+
 static json_t *
 run(Job *job, BcGitProblem *problem)
 {
@@ -177,9 +198,8 @@ run(Job *job, BcGitProblem *problem)
 	BcSnapshot	snapshot;
 	BcGitEntry	entry;
 	git_oid		base;
-	git_oid		commit;
-	char		ref[128];
 	char		hex[GIT_OID_HEXSZ + 1];
+	json_t	   *facts;
 	json_t	   *result = NULL;
 
 	job->repo = bc_git_open(job->project, false, problem);
@@ -197,15 +217,18 @@ run(Job *job, BcGitProblem *problem)
 	options.max_file = (size_t) job->max_bytes;
 	if (!bc_git_snapshot(&options, &snapshot, problem))
 		return NULL;
-	bc_git_ref_name(ref, sizeof(ref), "snapshots", entry.key);
-	if (bc_git_commit_to(job->repo, ref, &snapshot.tree, &base, 1, "boocoder: snapshot\n",
-						 &commit, problem) &&
+	if (keep(job, &entry, &snapshot.tree, &base, problem) &&
 		(git_tree_lookup(&job->snapshot, job->repo, &snapshot.tree) == 0 ||
 		 bc_git_problem_git(problem, "the snapshot cannot be read")) &&
 		collect(job, problem))
 		result = json_pack("{s:b, s:s, s:s, s:O}", "ok", 1, "base", job->diff_base, "tree",
 						   git_oid_tostr(hex, sizeof(hex), &snapshot.tree),
 						   "changes", job->changes);
+	/* Nothing is dirty now; who asks later is told what was committed. */
+	git_oid_tostr(hex, sizeof(hex), &snapshot.tree);
+	facts = result != NULL ? bc_git_assess_facts(job->repo, &entry, &snapshot.tree, hex, problem) : NULL;
+	if (facts != NULL)
+		json_object_set_new(result, "facts", facts);
 	if (result != NULL && json_array_size(snapshot.skipped) > 0)
 		json_object_set(result, "skipped", snapshot.skipped);
 	json_decref(snapshot.skipped);
@@ -219,6 +242,7 @@ bc_git_diff(const json_t *order)
 	BcGitProblem problem = {.message = "out of memory"};
 	json_t	   *result = NULL;
 
+	job.turn = json_integer_value(json_object_get(order, "turn"));
 	if (bc_git_order(order, &problem, "{s:{s:s}, s:{s:s, s:s}, s:I}", "project", "path",
 					 &job.project, "worktree", "path", &job.path, "diff_base", &job.diff_base,
 					 "max_bytes", &job.max_bytes) &&

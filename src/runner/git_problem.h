@@ -27,7 +27,8 @@
 	X(PATH_OCCUPIED, "path_occupied") \
 	X(DIFF_TOO_LARGE, "diff_too_large") \
 	X(UNSAFE_PATH, "unsafe_path") \
-	X(CONFLICT, "conflict")
+	X(CONFLICT, "conflict") \
+	X(WORKTREE_AT_RISK, "worktree_at_risk")
 
 typedef enum BcGitReason
 {

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "runner/git_assess.h"
 #include "runner/git_place.h"
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
@@ -37,7 +38,9 @@ typedef struct Job
 	const char *diff_base;		/* NULL: none */
 	const char *root;
 	const char *home;			/* private directory of its agents; NULL: none */
+	const char *known;			/* tree that the database was last told of; NULL: none */
 	bool		delete_branch;
+	bool		careful;		/* refuse what would be missed */
 	char		id[64];
 
 	/* Places */
@@ -285,6 +288,39 @@ archive(Job *job, BcGitProblem *problem)
 	return ok;
 }
 
+/* Is there something that nobody knows of?  It would be archived, but nobody would look for it. */
+static bool
+nothing_missed(Job *job, BcGitProblem *problem)
+{
+	char		hex[GIT_OID_HEXSZ + 1];
+	git_tree   *base = NULL;
+	git_oid		commit;
+	git_oid		tree;
+	json_t	   *facts = NULL;
+	long long	dirty;
+	long long	unpushed;
+
+	if (job->diff_base == NULL || !job->present || !job->has_entry || !job->entry.ready)
+		return true;
+	if (bc_git_commit_tree(job->repo, job->diff_base, &commit, &base, problem) &&
+		take_snapshot(job, base, &tree, problem))
+		facts = bc_git_assess_facts(job->repo, &job->entry, &tree, job->known != NULL ? job->known :
+									git_oid_tostr(hex, sizeof(hex), git_tree_id(base)), problem);
+	git_tree_free(base);
+	if (facts == NULL)
+		return false;
+	dirty = json_integer_value(json_object_get(facts, "dirty_count"));
+	unpushed = json_integer_value(json_object_get(facts, "unpushed_count"));
+	json_decref(facts);
+	if (dirty == 0 && unpushed == 0)
+		return true;
+	bc_git_problem(problem, BC_GIT_WORKTREE_AT_RISK,
+				   "the worktree has %lld changed files that no task has reported, and %lld commits "
+				   "that no other branch has", dirty, unpushed);
+	return bc_git_problem_hint(problem, "Look with boocoder.worktree_risk(); push or merge the commits, "
+							   "or use force, which archives all of it.");
+}
+
 /* Archives, or finds that an earlier run did. */
 static bool
 secure(Job *job, BcGitProblem *problem)
@@ -303,6 +339,8 @@ secure(Job *job, BcGitProblem *problem)
 		free(text);
 		return true;
 	}
+	if (job->careful && !nothing_missed(job, problem))
+		return false;
 	if (!archive(job, problem))
 		return false;
 	return bc_git_write_file(mark, job->archive[0] != '\0' ? job->archive : NOTHING) ||
@@ -344,6 +382,25 @@ in_use(const Job *job, const char *ref)
 	return found;
 }
 
+/* The contents of single turns; what the last one left is in the archive. */
+static void
+drop_turns(const Job *job)
+{
+	char		glob[160];
+	git_reference_iterator *refs = NULL;
+	git_reference *ref;
+
+	snprintf(glob, sizeof(glob), "refs/boocoder/turns/%s/*", job->entry.key);
+	if (git_reference_iterator_glob_new(&refs, job->repo, glob) != 0)
+		return;
+	while (git_reference_next(&ref, refs) == 0)
+	{
+		(void) git_reference_delete(ref);
+		git_reference_free(ref);
+	}
+	git_reference_iterator_free(refs);
+}
+
 static bool
 drop_refs(Job *job, BcGitProblem *problem)
 {
@@ -358,6 +415,8 @@ drop_refs(Job *job, BcGitProblem *problem)
 		bc_git_ref_name(name, sizeof(name), kinds[i], job->entry.key);
 		ok = git_reference_remove(job->repo, name) == 0;
 	}
+	if (ok && job->has_entry)
+		drop_turns(job);
 	snprintf(name, sizeof(name), "refs/heads/%s", job->branch);
 	if (ok && job->delete_branch && git_reference_lookup(&ref, job->repo, name) == 0 &&
 		!in_use(job, name))
@@ -470,6 +529,8 @@ bc_git_remove(const json_t *order)
 		bc_git_order_id(order, job.id, &problem);
 	job.diff_base = json_string_value(diff_base);
 	job.delete_branch = delete_branch != 0;
+	job.known = json_string_value(json_object_get(json_object_get(order, "worktree"), "snapshot_tree"));
+	job.careful = json_is_true(json_object_get(order, "careful"));
 	if (ok && run(&job, &problem) && remove_home(&job, &problem))
 		result = json_pack("{s:b, s:s?}", "ok", 1, "archived",
 						   job.archive[0] != '\0' ? job.archive : NULL);

@@ -45,6 +45,12 @@ extern json_t *bc_git_apply(const json_t *order);
 /* Archives what the worktree holds, then removes it. */
 extern json_t *bc_git_remove(const json_t *order);
 
+/* What would be missed if a worktree were removed, and how large it is. */
+extern json_t *bc_git_assess(const json_t *order);
+
+/* Gives a worktree another content, that it had before; keeps the present one. */
+extern json_t *bc_git_rewrite(const json_t *order);
+
 /* What a path is, before it becomes a project. */
 extern json_t *bc_git_inspect(const json_t *order);
 

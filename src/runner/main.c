@@ -42,6 +42,8 @@ static const Role roles[] = {
 	{"diff", bc_git_diff},
 	{"apply", bc_git_apply},
 	{"remove", bc_git_remove},
+	{"assess", bc_git_assess},
+	{"rewrite", bc_git_rewrite},
 	{"inspect", bc_git_inspect},
 	{"check", bc_check_run},
 	{"probe", bc_probe_run},

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * git_rewrite.c
+ *	  Role "rewrite": gives a worktree the content that a ref of ours keeps, or
+ *	  that of the commit it has checked out.  What it holds until then is kept
+ *	  under another ref first.  Stash, restore and rewind are this.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "runner/buf.h"
+#include "runner/git_place.h"
+#include "runner/git_repo.h"
+#include "runner/git_roles.h"
+#include "runner/git_snapshot.h"
+#include "runner/git_text.h"
+#include "runner/git_unpushed.h"
+#include "runner/git_write.h"
+
+#define LARGEST_FILE ((size_t) 2 << 30)
+#define MAX_NAMES 10000
+#define REFS "refs/boocoder/"
+
+typedef struct Job
+{
+	/* Order, borrowed */
+	const char *project;
+	const char *path;
+	const char *diff_base;
+	const char *save;			/* kind of ref: "stash" */
+	const char *to;				/* a ref of ours; NULL: the commit that is checked out */
+	char		id[64];
+
+	/* Handles */
+	git_repository *repo;
+	git_tree   *base;
+	git_tree   *before;
+	git_tree   *after;
+	BcGitEntry	entry;
+	int			directory;
+
+	/* Results */
+	char		saved[160];		/* ref; empty: nothing was to be kept */
+} Job;
+
+static bool
+snapshot(Job *job, git_oid *tree, BcGitProblem *problem)
+{
+	BcSnapshotOptions options = {
+		.project = job->project, .path = job->path, .entry_dir = job->entry.dir,
+		.base = job->base, .max_file = LARGEST_FILE
+	};
+	BcSnapshot	result;
+
+	if (!bc_git_snapshot(&options, &result, problem))
+		return false;
+	git_oid_cpy(tree, &result.tree);
+	json_decref(result.skipped);
+	return true;
+}
+
+/* Keeps "tree" under a name that is free, or has it already. */
+static bool
+keep(Job *job, const git_oid *tree, BcGitProblem *problem)
+{
+	git_oid		tip;
+	git_oid		commit;
+
+	bc_git_tip(job->repo, &job->entry, &tip);
+	for (int n = 1; n < MAX_NAMES; n++)
+	{
+		char		key[96];
+		git_commit *there = NULL;
+		git_oid		oid;
+		bool		same;
+
+		snprintf(key, sizeof(key), n == 1 ? "%s" : "%s-%d", job->entry.key, n);
+		bc_git_ref_name(job->saved, sizeof(job->saved), job->save, key);
+		if (git_reference_name_to_id(&oid, job->repo, job->saved) != 0)
+			return bc_git_commit_to(job->repo, job->saved, tree, &tip, 1,
+									"boocoder: content of a worktree\n", &commit, problem);
+		same = git_commit_lookup(&there, job->repo, &oid) == 0 &&
+			git_oid_equal(git_commit_tree_id(there), tree);
+		git_commit_free(there);
+		if (same)
+			return true;
+	}
+	return bc_git_problem(problem, BC_GIT_GIT_ERROR, "there are too many refs of worktree %s",
+						  job->id);
+}
+
+static bool
+find_target(Job *job, BcGitProblem *problem)
+{
+	git_commit *commit = NULL;
+	git_oid		oid;
+	bool		ok;
+
+	if (job->to == NULL)
+		bc_git_tip(job->repo, &job->entry, &oid);
+	else if (strncmp(job->to, REFS, strlen(REFS)) != 0 ||
+			 git_reference_name_to_id(&oid, job->repo, job->to) != 0)
+		return bc_git_problem(problem, BC_GIT_BASE_NOT_FOUND, "\"%s\" is gone", job->to);
+	ok = git_commit_lookup(&commit, job->repo, &oid) == 0 &&
+		git_commit_tree(&job->after, commit) == 0;
+	git_commit_free(commit);
+	return ok || bc_git_problem_git(problem, "the content to be restored cannot be read");
+}
+
+/* What lies at "path" now; st_nlink 0: nothing. */
+static void
+look(const Job *job, const char *path, struct stat *seen)
+{
+	const char *name;
+	int			parent = bc_git_place_parent(job->directory, path, 0, &name, NULL);
+
+	memset(seen, 0, sizeof(*seen));
+	if (parent < 0)
+		return;
+	/* A directory goes with its last file, before others are written. */
+	if (fstatat(parent, name, seen, AT_SYMLINK_NOFOLLOW) != 0 || S_ISDIR(seen->st_mode))
+		memset(seen, 0, sizeof(*seen));
+	close(parent);
+}
+
+static bool
+add_write(Job *job, const git_diff_file *file, bool remove, BcWrite *write, git_blob **blob)
+{
+	*write = (BcWrite) {.path = file->path, .mode = remove ? 0 : file->mode};
+	look(job, file->path, &write->seen);
+	if (remove)
+		return true;
+	if (git_blob_lookup(blob, job->repo, &file->id) != 0)
+		return false;
+	write->data = git_blob_rawcontent(*blob);
+	write->length = (size_t) git_blob_rawsize(*blob);
+	return true;
+}
+
+/* Files that go make room first: a directory may come in the place of one. */
+static bool
+write_files(Job *job, git_diff *diff, BcGitProblem *problem)
+{
+	size_t		n = git_diff_num_deltas(diff);
+	BcWrite    *writes = bc_alloc((n + 1) * sizeof(BcWrite));
+	git_blob  **blobs = bc_alloc((n + 1) * sizeof(git_blob *));
+	char		staging[96];
+	size_t		count = 0;
+	size_t		failed;
+	bool		ok = true;
+
+	memset(blobs, 0, (n + 1) * sizeof(git_blob *));
+	for (int pass = 0; pass < 2; pass++)
+		for (size_t i = 0; ok && i < n; i++)
+		{
+			const git_diff_delta *delta = git_diff_get_delta(diff, i);
+			bool		remove = delta->status == GIT_DELTA_DELETED;
+			const git_diff_file *file = remove ? &delta->old_file : &delta->new_file;
+
+			/* What another repository has is not ours to fetch. */
+			if (remove != (pass == 0) || file->mode == GIT_FILEMODE_COMMIT)
+				continue;
+			ok = add_write(job, file, remove, &writes[count], &blobs[i]) ||
+				bc_git_problem_git(problem, "\"%s\" cannot be read", file->path);
+			count++;
+		}
+	snprintf(staging, sizeof(staging), ".boocoder-rewrite-%s", job->id);
+	ok = ok && bc_git_write(job->directory, staging, writes, count, &failed, problem);
+	for (size_t i = 0; i < n; i++)
+		git_blob_free(blobs[i]);
+	free(blobs);
+	free(writes);
+	return ok;
+}
+
+/* git's own view: these files are tracked. */
+static bool
+write_index(Job *job, BcGitProblem *problem)
+{
+	char		file[PATH_MAX + 32];
+	git_index  *index = NULL;
+	bool		ok;
+
+	snprintf(file, sizeof(file), "%s/index.lock", job->entry.dir);
+	unlink(file);				/* of a run that was killed: we hold the entry's lock */
+	snprintf(file, sizeof(file), "%s/index", job->entry.dir);
+	ok = git_index_open(&index, file) == 0 && git_index_read_tree(index, job->after) == 0 &&
+		git_index_write(index) == 0;
+	git_index_free(index);
+	return ok || bc_git_problem_git(problem, "\"%s\" cannot be written", file);
+}
+
+static bool
+change(Job *job, BcGitProblem *problem)
+{
+	git_diff_options options;
+	git_diff   *diff = NULL;
+	git_oid		tree;
+	bool		ok;
+
+	git_diff_options_init(&options, GIT_DIFF_OPTIONS_VERSION);
+	options.flags = GIT_DIFF_INCLUDE_TYPECHANGE;
+	ok = git_diff_tree_to_tree(&diff, job->repo, job->before, job->after, &options) == 0 ||
+		bc_git_problem_git(problem, "the contents cannot be compared");
+	ok = ok && write_files(job, diff, problem) && write_index(job, problem) &&
+		snapshot(job, &tree, problem);
+	git_diff_free(diff);
+	if (ok && !git_oid_equal(&tree, git_tree_id(job->after)))
+		return bc_git_problem(problem, BC_GIT_CONFLICT,
+							  "the worktree \"%s\" did not become what it was to be: something else "
+							  "writes there, or ignored files are in the way", job->path);
+	return ok;
+}
+
+static bool
+run(Job *job, BcGitProblem *problem)
+{
+	char		real[PATH_MAX];
+	git_oid		commit;
+	git_oid		tree;
+	int			lock;
+	bool		ok;
+
+	job->repo = bc_git_open(job->project, false, problem);
+	if (job->repo == NULL ||
+		!bc_git_commit_tree(job->repo, job->diff_base, &commit, &job->base, problem))
+		return false;
+	job->directory = bc_git_real_path(job->path, real) ? bc_git_place_dir(AT_FDCWD, real) : -1;
+	if (job->directory < 0 || !bc_git_entry_find(job->repo, job->id, job->path, &job->entry) ||
+		!job->entry.ready)
+		return bc_git_problem(problem, BC_GIT_WORKTREE_MISSING, "the worktree \"%s\" is gone",
+							  job->path);
+	lock = bc_git_lock(job->entry.dir);
+	if (lock < 0)
+		return bc_git_problem_errno(problem, BC_GIT_GIT_ERROR, "cannot lock \"%s\"", job->entry.dir);
+	/* what is kept must survive a power cut that the files do not */
+	git_libgit2_opts(GIT_OPT_ENABLE_FSYNC_GITDIR, 1);
+	ok = find_target(job, problem) && snapshot(job, &tree, problem) &&
+		(git_oid_equal(&tree, git_tree_id(job->after)) || keep(job, &tree, problem)) &&
+		(git_tree_lookup(&job->before, job->repo, &tree) == 0 ||
+		 bc_git_problem_git(problem, "the snapshot cannot be read")) &&
+		change(job, problem);
+	git_libgit2_opts(GIT_OPT_ENABLE_FSYNC_GITDIR, 0);
+	close(lock);
+	return ok;
+}
+
+json_t *
+bc_git_rewrite(const json_t *order)
+{
+	Job			job = {.directory = -1};
+	BcGitProblem problem = {.message = "out of memory"};
+	json_t	   *to = NULL;
+	json_t	   *result = NULL;
+
+	if (bc_git_order(order, &problem, "{s:{s:s}, s:{s:s, s:s}, s:s, s?o}", "project", "path",
+					 &job.project, "worktree", "path", &job.path, "diff_base", &job.diff_base,
+					 "save", &job.save, "to", &to) &&
+		bc_git_order_id(order, job.id, &problem))
+	{
+		job.to = json_string_value(to);
+		if (run(&job, &problem))
+		{
+			char		before[GIT_OID_HEXSZ + 1];
+			char		after[GIT_OID_HEXSZ + 1];
+
+			result = json_pack("{s:b, s:s?, s:s, s:s}", "ok", 1,
+							   "saved", job.saved[0] != '\0' ? job.saved : NULL,
+							   "saved_tree", git_oid_tostr(before, sizeof(before), git_tree_id(job.before)),
+							   "tree", git_oid_tostr(after, sizeof(after), git_tree_id(job.after)));
+		}
+	}
+	if (result == NULL)
+		result = bc_git_problem_json(&problem);
+	if (job.directory >= 0)
+		close(job.directory);
+	git_tree_free(job.base);
+	git_tree_free(job.before);
+	git_tree_free(job.after);
+	git_repository_free(job.repo);
+	return result;
+}
