@@ -46,6 +46,7 @@ typedef struct Job
 
 	/* Results */
 	char		saved[160];		/* ref; empty: nothing was to be kept */
+	git_oid		tree;			/* what it holds now */
 } Job;
 
 static bool
@@ -195,12 +196,37 @@ write_index(Job *job, BcGitProblem *problem)
 	return ok || bc_git_problem_git(problem, "\"%s\" cannot be written", file);
 }
 
+/*
+ * Is everything as it was to be?  Files that were ignored, and are not any more
+ * because .gitignore has changed, may be there beside it.
+ */
+static bool
+became(const Job *job, const git_oid *tree)
+{
+	git_tree   *now = NULL;
+	git_diff   *diff = NULL;
+	bool		ok = git_tree_lookup(&now, job->repo, tree) == 0 &&
+		git_diff_tree_to_tree(&diff, job->repo, job->after, now, NULL) == 0;
+
+	for (size_t i = 0; ok && i < git_diff_num_deltas(diff); i++)
+	{
+		const git_diff_delta *delta = git_diff_get_delta(diff, i);
+		git_tree_entry *entry = NULL;
+
+		ok = delta->status == GIT_DELTA_ADDED &&
+			git_tree_entry_bypath(&entry, job->before, delta->new_file.path) != 0;
+		git_tree_entry_free(entry);
+	}
+	git_diff_free(diff);
+	git_tree_free(now);
+	return ok;
+}
+
 static bool
 change(Job *job, BcGitProblem *problem)
 {
 	git_diff_options options;
 	git_diff   *diff = NULL;
-	git_oid		tree;
 	bool		ok;
 
 	git_diff_options_init(&options, GIT_DIFF_OPTIONS_VERSION);
@@ -208,9 +234,9 @@ change(Job *job, BcGitProblem *problem)
 	ok = git_diff_tree_to_tree(&diff, job->repo, job->before, job->after, &options) == 0 ||
 		bc_git_problem_git(problem, "the contents cannot be compared");
 	ok = ok && write_files(job, diff, problem) && write_index(job, problem) &&
-		snapshot(job, &tree, problem);
+		snapshot(job, &job->tree, problem);
 	git_diff_free(diff);
-	if (ok && !git_oid_equal(&tree, git_tree_id(job->after)))
+	if (ok && !became(job, &job->tree))
 		return bc_git_problem(problem, BC_GIT_CONFLICT,
 							  "the worktree \"%s\" did not become what it was to be: something else "
 							  "writes there, or ignored files are in the way", job->path);
@@ -272,7 +298,7 @@ bc_git_rewrite(const json_t *order)
 			result = json_pack("{s:b, s:s?, s:s, s:s}", "ok", 1,
 							   "saved", job.saved[0] != '\0' ? job.saved : NULL,
 							   "saved_tree", git_oid_tostr(before, sizeof(before), git_tree_id(job.before)),
-							   "tree", git_oid_tostr(after, sizeof(after), git_tree_id(job.after)));
+							   "tree", git_oid_tostr(after, sizeof(after), &job.tree));
 		}
 	}
 	if (result == NULL)

@@ -165,6 +165,10 @@ a_stash_leaves_it_clean_and_comes_back_as_it_was(void **state)
 
 	(void) state;
 	begin();
+	/* a stash of nothing */
+	back = rewrite_ok("stash", NULL);
+	assert_null(text_of(back, "saved"));
+	json_decref(back);
 	sh("cd \"$W\" && echo 1 > one && git add one && git commit -q -m one");
 	sh("cd \"$W\" && echo more >> README && rm src/main.c && mkdir -p src/main.c/deep && echo x > src/main.c/deep/file && "
 	   "head -c 5000 /dev/urandom > binary && ln -s README link && echo '#!/bin/sh' > run && chmod 755 run && "
@@ -177,10 +181,6 @@ a_stash_leaves_it_clean_and_comes_back_as_it_was(void **state)
 	assert_string_equal(sh_output("cd \"$W\" && git status --porcelain"), "?? ignored");
 	assert_string_equal(sh_output("cd \"$W\" && git log --format=%s -1"), "one");
 	assert_string_equal(sh_output("cat \"$W/ignored\""), "secret");
-	/* a stash of nothing */
-	back = rewrite_ok("stash", NULL);
-	assert_null(text_of(back, "saved"));
-	json_decref(back);
 	/* and back */
 	back = rewrite_ok("stash", "refs/boocoder/stash/7");
 	assert_string_equal(text_of(back, "tree"), tree);
