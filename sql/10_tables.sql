@@ -231,9 +231,16 @@ CREATE TABLE boocoder.worktrees (
 	snapshot_tree text,
 	git_dir text,
 	admin_dir text,
-	status text NOT NULL DEFAULT 'creating' CHECK (status IN ('creating', 'active', 'removing', 'removed')),
+	status text NOT NULL DEFAULT 'creating' CHECK (status IN ('creating', 'active', 'trashed', 'removing', 'removed')),
 	setup_done_at timestamptz,
 	size_bytes bigint,
+	facts jsonb,
+	assessed_at timestamptz,
+	assess_requested_at timestamptz,
+	request jsonb,
+	request_error text,
+	forced boolean NOT NULL DEFAULT false,
+	orphaned_at timestamptz,
 	archived_ref text,
 	port_first integer,
 	port_count integer NOT NULL DEFAULT 0,
@@ -244,18 +251,42 @@ CREATE TABLE boocoder.worktrees (
 );
 CREATE UNIQUE INDEX worktrees_live ON boocoder.worktrees (session_id) WHERE deleted_at IS NULL;
 CREATE UNIQUE INDEX worktrees_ports ON boocoder.worktrees (port_first) WHERE deleted_at IS NULL AND port_first IS NOT NULL;
-CREATE INDEX worktrees_removing ON boocoder.worktrees (id) WHERE status = 'removing' AND deleted_at IS NULL;
+CREATE INDEX worktrees_removing ON boocoder.worktrees (id) WHERE status = 'removing';
+CREATE INDEX worktrees_ending ON boocoder.worktrees (id) WHERE status = 'trashed' OR (status = 'active' AND orphaned_at IS NOT NULL);
+CREATE INDEX worktrees_requested ON boocoder.worktrees (id) WHERE request IS NOT NULL OR assess_requested_at IS NOT NULL;
+CREATE INDEX worktrees_path ON boocoder.worktrees (path) WHERE status <> 'removed';
 CREATE INDEX ON boocoder.worktrees (project_id);
 COMMENT ON TABLE boocoder.worktrees IS 'the git worktree of each session';
 COMMENT ON COLUMN boocoder.worktrees.base_commit IS 'where the worktree began';
 COMMENT ON COLUMN boocoder.worktrees.diff_base IS 'what diffs are made against: base_commit and all that was applied since';
 COMMENT ON COLUMN boocoder.worktrees.origin IS 'cluster and database that made it: the directory of another one''s is not touched';
 COMMENT ON COLUMN boocoder.worktrees.port_first IS 'first of port_count TCP ports that are leased to it';
+COMMENT ON COLUMN boocoder.worktrees.status IS 'trashed: removed for people, its directory goes when boocoder.worktree_grace is over';
+COMMENT ON COLUMN boocoder.worktrees.size_bytes IS 'on disk, as of the last look';
+COMMENT ON COLUMN boocoder.worktrees.facts IS 'what a look at it found; see worktree_risk()';
+COMMENT ON COLUMN boocoder.worktrees.request IS 'what people have asked for and is not done yet';
+COMMENT ON COLUMN boocoder.worktrees.request_error IS 'why the last request failed';
+COMMENT ON COLUMN boocoder.worktrees.forced IS 'it goes with all it holds, which is archived';
+COMMENT ON COLUMN boocoder.worktrees.orphaned_at IS 'when its session was closed or deleted';
 COMMENT ON COLUMN boocoder.worktrees.archived_ref IS 'the ref that keeps the content of a removed worktree';
+
+CREATE TABLE boocoder.worktree_saves (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	worktree_id bigint NOT NULL REFERENCES boocoder.worktrees ON DELETE CASCADE,
+	kind text NOT NULL CHECK (kind IN ('turn', 'stash', 'undo', 'archive')),
+	ref text NOT NULL,
+	tree text,
+	task_id bigint,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	UNIQUE (worktree_id, ref)
+);
+COMMENT ON TABLE boocoder.worktree_saves IS 'contents of worktrees that are kept in the project''s repository';
+COMMENT ON COLUMN boocoder.worktree_saves.kind IS 'turn: at the end of a task; stash; undo: before a restore or a rewind; archive: at the removal, with which the turns go';
+COMMENT ON COLUMN boocoder.worktree_saves.tree IS 'the hash of git''s tree';
 
 CREATE TABLE boocoder.jobs (
 	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	kind text NOT NULL CHECK (kind IN ('apply', 'remove', 'teardown', 'probe')),
+	kind text NOT NULL CHECK (kind IN ('apply', 'remove', 'teardown', 'probe', 'assess', 'rewrite', 'revive')),
 	project_id bigint REFERENCES boocoder.projects,
 	worktree_id bigint REFERENCES boocoder.worktrees,
 	provider text REFERENCES boocoder.providers ON UPDATE CASCADE ON DELETE CASCADE,
@@ -267,6 +298,7 @@ CREATE TABLE boocoder.jobs (
 	CONSTRAINT jobs_subject CHECK (CASE kind WHEN 'probe' THEN provider IS NOT NULL ELSE project_id IS NOT NULL END)
 );
 CREATE UNIQUE INDEX jobs_one_probe ON boocoder.jobs (provider) WHERE kind = 'probe' AND state IN ('queued', 'running');
+CREATE INDEX jobs_worktree ON boocoder.jobs (worktree_id) WHERE worktree_id IS NOT NULL;
 CREATE INDEX jobs_open ON boocoder.jobs (id) WHERE state IN ('queued', 'running');
 CREATE UNIQUE INDEX jobs_one_per_project ON boocoder.jobs (project_id) WHERE state = 'running';
 COMMENT ON TABLE boocoder.jobs IS 'work beside tasks: changes to apply, worktrees to remove, agents to look at';
@@ -287,6 +319,7 @@ CREATE TABLE boocoder.pending_changes (
 	deletions integer,
 	status text NOT NULL DEFAULT 'pending'
 		CHECK (status IN ('pending', 'applying', 'applied', 'conflict', 'rejected', 'superseded')),
+	staged boolean NOT NULL DEFAULT false,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	decided_by name,
 	decided_at timestamptz,
@@ -297,6 +330,8 @@ CREATE INDEX ON boocoder.pending_changes (session_id) WHERE status IN ('pending'
 CREATE INDEX ON boocoder.pending_changes (worktree_id) WHERE status IN ('pending', 'conflict', 'applying');
 CREATE INDEX pending_changes_applying ON boocoder.pending_changes (id) WHERE status = 'applying';
 CREATE INDEX ON boocoder.pending_changes (job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX pending_changes_rejected ON boocoder.pending_changes (session_id, path) WHERE status = 'rejected';
+COMMENT ON COLUMN boocoder.pending_changes.staged IS 'marked by stage_changes(); decides nothing';
 COMMENT ON TABLE boocoder.pending_changes IS 'what agents changed, a row a file, waiting for a decision; decided rows stay as history';
 COMMENT ON COLUMN boocoder.pending_changes.agent IS 'who made the change; NULL: a person';
 COMMENT ON COLUMN boocoder.pending_changes.base_commit IS 'the commit the diff applies to';

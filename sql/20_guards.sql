@@ -126,10 +126,25 @@ COMMENT ON TRIGGER guard ON boocoder.pending_changes IS 'refuses illegal moves';
 CREATE FUNCTION boocoder._guard_worktree() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	IF pg_has_role('boocoder_worker', 'MEMBER') AND NEW.status <> 'removing' THEN
-		RETURN NEW;
+	IF NEW.request IS NOT NULL AND NEW.request IS DISTINCT FROM OLD.request THEN
+		NEW.request_error := NULL;
+		IF NEW.request ->> 'to' IS NOT NULL AND NOT EXISTS (SELECT 1 FROM boocoder.worktree_saves s
+				WHERE s.worktree_id = OLD.id AND s.ref = NEW.request ->> 'to') THEN
+			RAISE EXCEPTION 'worktree % has no content "%"', OLD.id, NEW.request ->> 'to'
+				USING ERRCODE = 'BC002', HINT = 'See boocoder.worktree_saves.';
+		END IF;
 	END IF;
-	IF NEW.status <> 'removing' OR OLD.status NOT IN ('active', 'creating') THEN
+	IF NEW.status = OLD.status THEN
+		RETURN NEW;
+	ELSIF (OLD.status, NEW.status) IN (('trashed', 'active'), ('removed', 'creating')) THEN
+		NEW.deleted_at := NULL;
+		NEW.orphaned_at := NULL;
+		NEW.forced := false;
+		RETURN NEW;
+	ELSIF (NEW.status NOT IN ('trashed', 'removing') OR OLD.status = 'removing') AND pg_has_role('boocoder_worker', 'MEMBER') THEN
+		RETURN NEW;
+	ELSIF NOT (NEW.status = 'trashed' AND OLD.status IN ('active', 'creating'))
+		AND NOT (NEW.status = 'removing' AND OLD.status IN ('active', 'creating', 'trashed')) THEN
 		RAISE EXCEPTION 'worktree % is %, it cannot become %', OLD.id, OLD.status, NEW.status
 			USING ERRCODE = 'BC001';
 	END IF;
@@ -143,14 +158,82 @@ BEGIN
 		RAISE EXCEPTION 'worktree % has changes that nobody has decided about', OLD.id
 			USING ERRCODE = 'BC004', HINT = 'Apply or reject them, or use force, which rejects them.';
 	END IF;
+	IF NOT NEW.forced AND OLD.status <> 'trashed'
+		AND ((OLD.facts ->> 'dirty_count')::bigint > 0 OR (OLD.facts ->> 'unpushed_count')::bigint > 0) THEN
+		RAISE EXCEPTION 'worktree % holds % changed files that no task has reported, and % commits that no other branch has',
+			OLD.id, OLD.facts ->> 'dirty_count', OLD.facts ->> 'unpushed_count'
+			USING ERRCODE = 'BC004',
+				  HINT = 'Look with boocoder.worktree_risk(); push or merge the commits, or use force, which archives all of it.';
+	END IF;
+	NEW.deleted_at := coalesce(NEW.deleted_at, CASE NEW.status WHEN 'trashed' THEN now() END);
 	PERFORM boocoder._wake_now();
 	RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION boocoder._guard_worktree() IS 'trigger: keeps a worktree while it is needed (SQLSTATE BC001, BC004)';
 CREATE TRIGGER guard BEFORE UPDATE ON boocoder.worktrees FOR EACH ROW
-	WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION boocoder._guard_worktree();
+	WHEN (OLD.status IS DISTINCT FROM NEW.status OR OLD.request IS DISTINCT FROM NEW.request)
+	EXECUTE FUNCTION boocoder._guard_worktree();
 COMMENT ON TRIGGER guard ON boocoder.worktrees IS 'keeps a worktree while it is needed';
+
+-- Whoever may end a session may do what follows from it.
+CREATE FUNCTION boocoder._session_ends() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	risks text[];
+BEGIN
+	IF TG_OP = 'UPDATE' THEN
+		UPDATE boocoder.worktrees w
+		   SET orphaned_at = CASE WHEN NEW.closed_at IS NULL THEN NULL ELSE now() END, assess_requested_at = now()
+		 WHERE w.session_id = NEW.id AND w.deleted_at IS NULL;
+		RETURN NEW;
+	END IF;
+	IF EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.session_id = OLD.id AND t.state IN ('running', 'blocked')) THEN
+		RAISE EXCEPTION 'an agent is at work in session %', OLD.id
+			USING ERRCODE = 'BC004', HINT = 'boocoder.close_session() cancels its tasks.';
+	END IF;
+	SELECT boocoder._risks_of(w) INTO risks FROM boocoder.worktrees w
+	 WHERE w.session_id = OLD.id AND w.status = 'active' AND w.deleted_at IS NULL;
+	IF risks && '{dirty,unpushed,undecided}' AND NOT current_setting('boocoder.force_delete')::boolean THEN
+		RAISE EXCEPTION 'the worktree of session % is %', OLD.id, array_to_string(risks, ', ')
+			USING ERRCODE = 'BC004',
+				  HINT = 'See boocoder.worktree_risk(). SET boocoder.force_delete = on leaves the worktree to be archived and removed.';
+	END IF;
+	UPDATE boocoder.worktrees w
+	   SET orphaned_at = now(), assess_requested_at = now(), forced = w.forced OR current_setting('boocoder.force_delete')::boolean
+	 WHERE w.session_id = OLD.id AND w.deleted_at IS NULL;
+	IF current_setting('boocoder.force_delete')::boolean THEN
+		UPDATE boocoder.pending_changes c SET status = 'rejected' WHERE c.session_id = OLD.id AND c.status IN ('pending', 'conflict');
+	END IF;
+	UPDATE boocoder.tasks t SET state = 'cancelled' WHERE t.session_id = OLD.id AND t.state = 'pending';
+	UPDATE boocoder.tasks t SET session_id = NULL, chat_id = NULL WHERE t.session_id = OLD.id;
+	RETURN OLD;
+END
+$$;
+COMMENT ON FUNCTION boocoder._session_ends() IS
+	'trigger: a session that is closed or deleted leaves its worktree to the reaper; refused while an agent is at work, or what is in the worktree would be missed (SQLSTATE BC004)';
+CREATE TRIGGER closes AFTER UPDATE ON boocoder.sessions FOR EACH ROW
+	WHEN (OLD.closed_at IS DISTINCT FROM NEW.closed_at) EXECUTE FUNCTION boocoder._session_ends();
+COMMENT ON TRIGGER closes ON boocoder.sessions IS 'leaves the worktree to the reaper';
+CREATE TRIGGER goes BEFORE DELETE ON boocoder.sessions FOR EACH ROW EXECUTE FUNCTION boocoder._session_ends();
+COMMENT ON TRIGGER goes ON boocoder.sessions IS 'keeps a session while its worktree holds what would be missed';
+
+CREATE FUNCTION boocoder._chat_goes() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.chat_id = OLD.id AND t.state IN ('running', 'blocked')) THEN
+		RAISE EXCEPTION 'an agent is at work in chat %', OLD.id
+			USING ERRCODE = 'BC004', HINT = 'boocoder.close_chat() cancels its tasks.';
+	END IF;
+	UPDATE boocoder.tasks t SET state = 'cancelled' WHERE t.chat_id = OLD.id AND t.state = 'pending';
+	UPDATE boocoder.tasks t SET chat_id = NULL WHERE t.chat_id = OLD.id;
+	PERFORM boocoder._wake_now();
+	RETURN OLD;
+END
+$$;
+COMMENT ON FUNCTION boocoder._chat_goes() IS 'trigger: a chat goes with its messages, its tasks stay; refused while an agent is at work (SQLSTATE BC004)';
+CREATE TRIGGER goes BEFORE DELETE ON boocoder.chats FOR EACH ROW EXECUTE FUNCTION boocoder._chat_goes();
+COMMENT ON TRIGGER goes ON boocoder.chats IS 'keeps a chat while an agent is at work in it';
 
 CREATE FUNCTION boocoder._guard_permission() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

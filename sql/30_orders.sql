@@ -76,14 +76,14 @@ BEGIN
 			'command', to_jsonb(CASE WHEN cardinality(provider.fallback_command) > 0 THEN provider.fallback_command ELSE argv END)) END,
 		'place', jsonb_build_object('project', p.name, 'session', t.session_id, 'task', t.id, 'branch', w.branch,
 			'base_commit', w.base_commit, 'port_first', w.port_first, 'port_count', w.port_count),
-		'sandbox', boocoder._sandbox(provider, root, 's' || t.session_id, host),
+		'sandbox', boocoder._sandbox(provider, root, boocoder._home(w), host),
 		'limits', (host -> 'limits') || CASE WHEN t.timeout IS NULL THEN '{}' ELSE
 			jsonb_build_object('timeout_ms', ceil(extract(epoch FROM t.timeout) * 1000)::bigint) END);
 	diff := jsonb_build_object(
 		'role', 'diff', 'project', repository,
 		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'admin_dir', w.admin_dir,
 			'diff_base', coalesce(w.diff_base, w.base_commit)),
-		'max_bytes', host -> 'max_diff_bytes');
+		'turn', t.id, 'max_bytes', host -> 'max_diff_bytes');
 END
 $$;
 COMMENT ON FUNCTION boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, text[], text, jsonb) IS

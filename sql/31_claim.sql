@@ -72,6 +72,21 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._free_ports(jsonb) IS 'the first port of a range for a new worktree';
 
+CREATE FUNCTION boocoder._new_path(wanted text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	result text := wanted;
+	n integer := 1;
+BEGIN
+	WHILE EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.path = result AND w.status <> 'removed') LOOP
+		n := n + 1;
+		result := wanted || '-' || n;
+	END LOOP;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION boocoder._new_path(text) IS 'a path for a worktree that no other one has, not even one that is trashed';
+
 -- Gives the task what it lacks (session, chat, messages, worktree) and marks it running.
 -- fence is NULL when it was failed instead, or has to wait.
 CREATE FUNCTION boocoder._claim(t boocoder.tasks, host jsonb,
@@ -134,8 +149,13 @@ BEGIN
 		RETURNING id INTO t.chat_id;
 	END IF;
 	IF worktree.id IS NULL THEN
+		IF (host ->> 'worktree_budget')::bigint > 0
+			AND (SELECT sum(w.size_bytes) FROM boocoder.worktrees w WHERE w.status <> 'removed') >= (host ->> 'worktree_budget')::bigint THEN
+			PERFORM boocoder._fail(t.id, 'disk_budget', 'the worktrees take more than boocoder.worktree_budget; see boocoder.worktree_disk');
+			RETURN;
+		END IF;
 		INSERT INTO boocoder.worktrees (session_id, project_id, path, branch, origin, port_first, port_count)
-		VALUES (t.session_id, t.project_id, boocoder._worktree_root(project, host) || '/worktrees/s' || t.session_id,
+		VALUES (t.session_id, t.project_id, boocoder._new_path(boocoder._worktree_root(project, host) || '/worktrees/s' || t.session_id),
 				'boocoder/' || t.session_id, host ->> 'origin', boocoder._free_ports(host), (host #>> '{ports,count}')::integer)
 		RETURNING * INTO worktree;
 	END IF;

@@ -37,9 +37,11 @@ BEGIN
 	SELECT CASE WHEN w.teardown_done_at IS NULL AND w.setup_done_at IS NOT NULL AND cardinality(p.teardown) > 0
 				THEN 'teardown' ELSE 'remove' END, w.project_id, w.id
 	  FROM boocoder.worktrees w JOIN boocoder.projects p ON p.id = w.project_id
-	 WHERE w.status = 'removing' AND w.deleted_at IS NULL
+	 WHERE w.status = 'removing'
+	   -- of agents that were kept nothing may run any more
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.backends b WHERE b.worktree_id = w.id)
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j
-						WHERE j.worktree_id = w.id AND j.kind IN ('teardown', 'remove') AND j.state IN ('queued', 'running'))
+						WHERE j.worktree_id = w.id AND j.state IN ('queued', 'running'))
 	   -- claimed before the removal was committed: the agent ends first
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks t
 						WHERE t.session_id = w.session_id AND t.state IN ('running', 'blocked'))
@@ -86,7 +88,10 @@ BEGIN
 	SELECT * INTO STRICT w FROM boocoder.worktrees x WHERE x.id = j.worktree_id;
 	prefix := nullif(p.launch_prefix, '{}');
 	root := boocoder._root(w.path);
-	IF j.kind = 'teardown' THEN
+	IF j.kind IN ('assess', 'rewrite', 'revive') THEN
+		job_order := boocoder._worktree_job_order(j, p, w, host);
+		RETURN;
+	ELSIF j.kind = 'teardown' THEN
 		job_order := jsonb_build_object(
 			-- the commands are its setup, and behind them there is nothing to run
 			'role', 'agent', 'transport', 'command', 'command', '["true"]'::jsonb, 'env', '{}'::jsonb,
@@ -94,20 +99,24 @@ BEGIN
 			'setup', to_jsonb(p.teardown), 'setup_timeout_ms', host -> 'setup_timeout_ms',
 			'place', jsonb_build_object('project', p.name, 'session', w.session_id, 'branch', w.branch,
 				'base_commit', w.base_commit, 'port_first', w.port_first, 'port_count', w.port_count),
-			'sandbox', (host -> 'sandbox') || jsonb_build_object('home', root || '/homes/s' || w.session_id),
+			'sandbox', (host -> 'sandbox') || jsonb_build_object('home', root || '/homes/' || boocoder._home(w)),
 			'limits', host -> 'limits');
 		RETURN;
 	END IF;
 	job_order := jsonb_build_object(
 		'role', j.kind, 'resume', j.resumed, 'root', root, 'delete_branch', true,
-		'home', root || '/homes/s' || w.session_id,
+		'careful', NOT w.forced AND w.status = 'removing',
 		'base_commit', (SELECT min(c.base_commit) FROM boocoder.pending_changes c WHERE c.job_id = j.id),
 		'project', jsonb_build_object('id', p.id, 'path', p.path),
 		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'branch', w.branch,
-			'admin_dir', w.admin_dir, 'diff_base', coalesce(w.diff_base, w.base_commit)),
+			'admin_dir', w.admin_dir, 'diff_base', coalesce(w.diff_base, w.base_commit), 'snapshot_tree', w.snapshot_tree),
 		'changes', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', c.id, 'path', c.path,
 						'old_path', c.old_path, 'kind', c.kind, 'diff', c.diff) ORDER BY c.id), '[]')
 					  FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying'));
+	-- a session may have another worktree meanwhile, whose agents live there
+	IF NOT EXISTS (SELECT 1 FROM boocoder.worktrees o WHERE o.session_id = w.session_id AND o.id <> w.id AND o.deleted_at IS NULL) THEN
+		job_order := job_order || jsonb_build_object('home', root || '/homes/' || boocoder._home(w));
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION boocoder._job_order(boocoder.jobs, jsonb) IS 'the order of a job, and the launch prefix of its runner';
@@ -170,7 +179,9 @@ BEGIN
 		UPDATE boocoder.jobs x SET state = 'queued', resumed = true, error = note WHERE x.id = j.id;
 		RETURN 'failed';
 	END IF;
-	IF j.kind = 'teardown' THEN
+	IF j.kind IN ('assess', 'rewrite', 'revive') THEN
+		PERFORM boocoder._worktree_job_done(j, ok, result, note);
+	ELSIF j.kind = 'teardown' THEN
 		-- what a teardown leaves undone keeps nobody from removing the worktree
 		ok := ok AND result ->> 'outcome' = 'completed';
 		note := concat_ws(E'\n', nullif(note, ''), nullif(right(result ->> 'stderr_tail', 4000), ''));
@@ -192,10 +203,21 @@ BEGIN
 		 WHERE c.job_id = j.id AND c.status = 'applying';
 	ELSIF ok THEN
 		UPDATE boocoder.worktrees w
-		   SET status = 'removed', deleted_at = now(), archived_ref = result ->> 'archived'
+		   SET status = 'removed', deleted_at = coalesce(w.deleted_at, now()), archived_ref = result ->> 'archived',
+			   request = NULL, assess_requested_at = NULL
 		 WHERE w.id = j.worktree_id;
+		-- the contents of single turns go with it
+		DELETE FROM boocoder.worktree_saves s WHERE s.worktree_id = j.worktree_id AND s.kind = 'turn';
+		PERFORM boocoder._save(j.worktree_id, 'archive', result ->> 'archived', NULL, NULL);
 	ELSE
-		UPDATE boocoder.worktrees w SET status = 'active' WHERE w.id = j.worktree_id;
+		-- It stays, for people to look at; if its session has another one meanwhile, out of its way.
+		UPDATE boocoder.worktrees w
+		   SET status = CASE WHEN taken.yes THEN 'trashed' ELSE 'active' END,
+			   deleted_at = CASE WHEN taken.yes THEN coalesce(w.deleted_at, now()) END,
+			   orphaned_at = NULL, assess_requested_at = now(), request_error = note
+		  FROM (SELECT EXISTS (SELECT 1 FROM boocoder.worktrees o JOIN boocoder.worktrees me ON me.id = j.worktree_id
+								WHERE o.session_id = me.session_id AND o.id <> me.id AND o.deleted_at IS NULL) AS yes) taken
+		 WHERE w.id = j.worktree_id;
 	END IF;
 	UPDATE boocoder.jobs x
 	   SET state = CASE WHEN ok THEN 'done' ELSE 'failed' END, error = CASE WHEN NOT ok THEN note END, ended_at = now()

@@ -204,8 +204,12 @@ BEGIN
 	prepare := NULL;
 	backend := NULL;
 	IF free_jobs > 0 AND (EXISTS (SELECT 1 FROM boocoder.pending_changes c WHERE c.status = 'applying' AND c.job_id IS NULL)
-			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'removing' AND w.deleted_at IS NULL)) THEN
+			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'removing')
+			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'trashed' OR (w.status = 'active' AND w.orphaned_at IS NOT NULL))
+			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.request IS NOT NULL OR w.assess_requested_at IS NOT NULL)) THEN
 		BEGIN
+			host := coalesce(host, boocoder._host());
+			PERFORM boocoder._make_worktree_jobs(host);
 			PERFORM boocoder._make_jobs();
 		EXCEPTION WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
 			NULL;				-- later; the tasks claimed above are not to suffer from it
@@ -406,8 +410,18 @@ BEGIN
 	 WHERE NOT EXISTS (SELECT 1 FROM boocoder.pending_changes a
 						WHERE a.session_id = t.session_id AND a.status = 'applied' AND a.decided_at >= t.started_at
 						  AND a.path = c ->> 'path' AND a.diff = c ->> 'diff')
+		   -- What a person rejected stays in the worktree, and stays rejected, until it changes.
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.pending_changes r
+						WHERE r.session_id = t.session_id AND r.status = 'rejected'
+						  AND r.path = c ->> 'path' AND r.diff = c ->> 'diff')
 	 ORDER BY n;
-	UPDATE boocoder.worktrees x SET snapshot_tree = diff ->> 'tree' WHERE x.id = w.id;
+	UPDATE boocoder.worktrees x
+	   SET snapshot_tree = diff ->> 'tree', facts = coalesce(diff -> 'facts', x.facts),
+		   assessed_at = CASE WHEN diff ? 'facts' THEN now() ELSE x.assessed_at END,
+		   assess_requested_at = CASE WHEN x.size_bytes IS NULL AND (boocoder._host() ->> 'worktree_budget')::bigint > 0 THEN now()
+									  ELSE x.assess_requested_at END
+	 WHERE x.id = w.id;
+	PERFORM boocoder._save(w.id, 'turn', diff ->> 'turn_ref', diff ->> 'tree', t.id);
 END
 $$;
 COMMENT ON FUNCTION boocoder._store_changes(boocoder.tasks, jsonb) IS 'the changes of a turn replace the undecided ones of its session';
@@ -474,6 +488,11 @@ BEGIN
 	   SET status = CASE outcome WHEN 'completed' THEN 'complete' ELSE outcome END, finished_at = now()
 	 WHERE m.id = t.message_id;
 	PERFORM boocoder._withdraw(t);
+	IF reason = 'worktree_missing' THEN
+		-- somebody removed the directory: the next attempt makes it again, as it was at the end of the last turn
+		UPDATE boocoder.worktrees w SET status = 'creating' WHERE w.session_id = t.session_id AND w.deleted_at IS NULL AND w.status = 'active';
+		t.retry_requested := t.retry_requested OR t.attempt < t.max_attempts;
+	END IF;
 	IF t.retry_requested AND outcome <> 'completed' THEN
 		-- asked for while it waited for a person
 		UPDATE boocoder.tasks x SET state = 'pending', transport = coalesce(result ->> 'transport', x.transport) WHERE x.id = t.id;

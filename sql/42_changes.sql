@@ -76,33 +76,3 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT boocoder._decide(ids, 'rejected')
 $$;
 COMMENT ON FUNCTION boocoder.reject_changes(bigint[]) IS 'the same for single changes';
-
-CREATE FUNCTION boocoder.remove_worktree(worktree bigint, force boolean DEFAULT false) RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	IF force THEN
-		UPDATE boocoder.pending_changes c SET status = 'rejected'
-		 WHERE c.worktree_id = worktree AND c.status IN ('pending', 'conflict');
-	END IF;
-	UPDATE boocoder.worktrees w SET status = 'removing' WHERE w.id = worktree AND w.status IN ('active', 'creating');
-	RETURN FOUND;
-END
-$$;
-COMMENT ON FUNCTION boocoder.remove_worktree(bigint, boolean) IS
-	'removes a worktree after commit, its content archived under refs/boocoder/archive; refuses while an agent works in it or changes are undecided (SQLSTATE BC004); force rejects them';
-
-CREATE FUNCTION boocoder.close_session(session bigint, force boolean DEFAULT false) RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	UPDATE boocoder.sessions s SET closed_at = now() WHERE s.id = session AND s.closed_at IS NULL;
-	IF NOT FOUND THEN
-		RETURN false;
-	END IF;
-	UPDATE boocoder.chats c SET closed_at = now() WHERE c.session_id = session AND c.closed_at IS NULL;
-	PERFORM boocoder.remove_worktree(w.id, force) FROM boocoder.worktrees w
-	 WHERE w.session_id = session AND w.deleted_at IS NULL;
-	RETURN true;
-END
-$$;
-COMMENT ON FUNCTION boocoder.close_session(bigint, boolean) IS
-	'closes a session and its chats and removes its worktree, by the rules of remove_worktree()';

@@ -12,7 +12,7 @@ GRANT SELECT ON boocoder.projects, boocoder.sessions, boocoder.chats, boocoder.t
 	boocoder.message_parts, boocoder.events, boocoder.worktrees, boocoder.pending_changes, boocoder.usage_events,
 	boocoder.available_agents, boocoder.task_transitions, boocoder.inbox, boocoder.status, boocoder.jobs,
 	boocoder.agent_sessions, boocoder.agent_commands, boocoder.permission_rules, boocoder.permission_requests,
-	boocoder.tool_timeline, boocoder.backends TO boocoder_viewer;
+	boocoder.tool_timeline, boocoder.backends, boocoder.worktree_saves, boocoder.worktree_disk TO boocoder_viewer;
 GRANT INSERT (kind, provider) ON boocoder.jobs TO boocoder_viewer;		-- to look at agents again, see the policy
 GRANT SELECT (name, label, kind, transport, command, builtin_command, fallback, fallback_command, version_args, launch_prefix,
 	persistent_home, keep_raw, models_url, models_prefix, models, modes, default_model, permission_policy, enabled, builtin)
@@ -24,6 +24,8 @@ GRANT EXECUTE ON FUNCTION boocoder._project_id(text), boocoder._task(bigint), bo
 	boocoder._preloaded(), boocoder._worker_status(), boocoder._change_generation(),
 	boocoder._wait_change(bigint, integer), boocoder._probe_ttl_ms(), boocoder._probe(text), boocoder._wake_now(),
 	boocoder.probe_agents(text), boocoder.provider_snapshot(),
+	boocoder._worktree(bigint), boocoder._risks(jsonb, bigint, bigint), boocoder._risks_of(boocoder.worktrees), boocoder.worktree_risk(bigint),
+	boocoder.wait_worktree(bigint, interval), boocoder.agent_sessions_for(bigint), boocoder._worktree_disk(),
 	boocoder._asks_once(text), boocoder._warm(boocoder.providers, bigint, bigint, text), boocoder.use_warm_backend(text, bigint, bigint, text), boocoder._tool_timeline() TO boocoder_viewer;
 GRANT EXECUTE ON PROCEDURE boocoder.attach(bigint, bigint) TO boocoder_viewer;
 
@@ -38,7 +40,9 @@ GRANT INSERT (chat_id, agent, session_id, wanted_mode, mode_asked_at), UPDATE (w
 	ON boocoder.agent_sessions TO boocoder_user;
 GRANT INSERT (provider, project_id, task_id, tool_kind, path_pattern, command_pattern, answer), DELETE
 	ON boocoder.permission_rules TO boocoder_user;
-GRANT UPDATE (status) ON boocoder.pending_changes, boocoder.worktrees TO boocoder_user;
+GRANT UPDATE (status, staged) ON boocoder.pending_changes TO boocoder_user;
+GRANT UPDATE (status, forced, request, assess_requested_at) ON boocoder.worktrees TO boocoder_user;
+GRANT DELETE ON boocoder.sessions, boocoder.chats TO boocoder_user;
 GRANT EXECUTE ON FUNCTION
 	boocoder.run(text, text, text, text, text, bigint, bigint, integer, timestamptz, interval, integer, text, text),
 	boocoder.send(bigint, text), boocoder.cancel(bigint), boocoder.retry(bigint), boocoder.inbox_retry(bigint),
@@ -46,7 +50,10 @@ GRANT EXECUTE ON FUNCTION
 	boocoder.answer_elicitation(bigint, jsonb), boocoder.set_mode(bigint, text, text),
 	boocoder.add_permission_rule(text, text, text, bigint, text, text, text), boocoder._decide(bigint[], text), boocoder._undecided(bigint), boocoder.apply(bigint),
 	boocoder.apply_changes(bigint[]), boocoder.reject(bigint), boocoder.reject_changes(bigint[]),
-	boocoder.remove_worktree(bigint, boolean), boocoder.close_session(bigint, boolean) TO boocoder_user;
+	boocoder.remove_worktree(bigint, boolean), boocoder.close_session(bigint, boolean), boocoder.close_chat(bigint),
+	boocoder._cancel_tasks(bigint, bigint), boocoder.undelete_worktree(bigint), boocoder._change_worktree(bigint, jsonb),
+	boocoder.refresh_worktree(bigint), boocoder.worktree_stash(bigint), boocoder.worktree_restore(bigint, bigint),
+	boocoder.rewind(bigint, bigint), boocoder.stage_changes(bigint[], boolean) TO boocoder_user;
 
 -- administrators
 GRANT SELECT, INSERT, UPDATE, DELETE ON boocoder.projects, boocoder.providers TO boocoder_admin;
@@ -61,12 +68,12 @@ GRANT EXECUTE ON FUNCTION
 GRANT SELECT ON ALL TABLES IN SCHEMA boocoder TO boocoder_worker;
 GRANT INSERT ON boocoder.sessions, boocoder.chats, boocoder.messages, boocoder.message_parts, boocoder.events,
 	boocoder.worktrees, boocoder.jobs, boocoder.pending_changes, boocoder.usage_events, boocoder.agent_sessions,
-	boocoder.agent_commands, boocoder.permission_requests, boocoder.available_agents, boocoder.backends TO boocoder_worker;
+	boocoder.agent_commands, boocoder.permission_requests, boocoder.available_agents, boocoder.backends, boocoder.worktree_saves TO boocoder_worker;
 GRANT UPDATE (title) ON boocoder.sessions, boocoder.chats TO boocoder_worker;	-- to lock rows, FOR KEY SHARE
 GRANT UPDATE (archived_at) ON boocoder.projects TO boocoder_worker;	-- likewise
 GRANT UPDATE ON boocoder.tasks, boocoder.messages, boocoder.worktrees, boocoder.jobs, boocoder.pending_changes,
-	boocoder.agent_sessions, boocoder.permission_requests, boocoder.available_agents, boocoder.backends TO boocoder_worker;
-GRANT DELETE ON boocoder.agent_commands, boocoder.jobs, boocoder.backends TO boocoder_worker;
+	boocoder.agent_sessions, boocoder.permission_requests, boocoder.available_agents, boocoder.backends, boocoder.worktree_saves TO boocoder_worker;
+GRANT DELETE ON boocoder.agent_commands, boocoder.jobs, boocoder.backends, boocoder.worktree_saves TO boocoder_worker;
 GRANT USAGE ON SEQUENCE boocoder.fence_seq TO boocoder_worker;
 GRANT INSERT, DELETE ON boocoder.home TO boocoder_worker;
 GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
@@ -86,6 +93,10 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._take_backend(boocoder.tasks, boocoder.worktrees, text), boocoder._continued(jsonb, boolean, text),
 	boocoder._turn_ended(boocoder.tasks, jsonb), boocoder._evictions(timestamptz, interval, integer), boocoder._evict(),
 	boocoder._backend_started(bigint, integer), boocoder._backend_ended(bigint), boocoder._forget_backends(),
+	boocoder._home(boocoder.worktrees), boocoder._new_path(text), boocoder._risks(jsonb, bigint, bigint), boocoder._risks_of(boocoder.worktrees),
+	boocoder._reapable(timestamptz, interval, bigint), boocoder._reap(jsonb), boocoder._make_worktree_jobs(jsonb),
+	boocoder._worktree_job_order(boocoder.jobs, boocoder.projects, boocoder.worktrees, jsonb),
+	boocoder._save(bigint, text, text, text, bigint), boocoder._worktree_job_done(boocoder.jobs, boolean, jsonb, text),
 	boocoder._charge(bigint, jsonb, text), boocoder._store_changes(boocoder.tasks, jsonb),
 	boocoder._settle(bigint, bigint, jsonb, jsonb) TO boocoder_worker;
 
@@ -103,6 +114,7 @@ ALTER TABLE boocoder.pending_changes ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.usage_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.agent_sessions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.backends ENABLE ROW LEVEL SECURITY;
+ALTER TABLE boocoder.worktree_saves ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.agent_commands ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.permission_rules ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.permission_requests ENABLE ROW LEVEL SECURITY;
@@ -138,6 +150,9 @@ COMMENT ON POLICY visible ON boocoder.events IS 'those of visible tasks';
 CREATE POLICY visible ON boocoder.worktrees TO boocoder_viewer
 	USING (project_id IN (SELECT p.id FROM boocoder.projects p));
 COMMENT ON POLICY visible ON boocoder.worktrees IS 'those of visible projects';
+CREATE POLICY visible ON boocoder.worktree_saves FOR SELECT TO boocoder_viewer
+	USING (EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.id = worktree_id));
+COMMENT ON POLICY visible ON boocoder.worktree_saves IS 'those of visible worktrees';
 CREATE POLICY visible ON boocoder.jobs FOR SELECT TO boocoder_viewer
 	USING (kind = 'probe' OR project_id IN (SELECT p.id FROM boocoder.projects p));
 COMMENT ON POLICY visible ON boocoder.jobs IS 'those of visible projects, and all looks at agents';

@@ -26,6 +26,8 @@ SELECT pg_catalog.pg_extension_config_dump('boocoder.message_parts',
 SELECT pg_catalog.pg_extension_config_dump('boocoder.events',
 	$$WHERE task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
 SELECT pg_catalog.pg_extension_config_dump('boocoder.worktrees', $$WHERE status IN ('active', 'removed')$$);
+SELECT pg_catalog.pg_extension_config_dump('boocoder.worktree_saves',
+	$$WHERE worktree_id IN (SELECT id FROM boocoder.worktrees WHERE status IN ('active', 'removed'))$$);
 SELECT pg_catalog.pg_extension_config_dump('boocoder.pending_changes',
 	$$WHERE status <> 'applying' AND worktree_id IN (SELECT id FROM boocoder.worktrees WHERE status IN ('active', 'removed'))
 		AND task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);

@@ -105,6 +105,7 @@ unix_socket_directories = '$work'
 fsync = off
 boocoder.worktree_root = '$work/regress-worktrees'
 boocoder.probe_ttl = 0
+boocoder.worktree_grace = 0
 CONF
 	as_user pg_ctl -D "$server_data" -l "$work/log/regress-server" -w start > /dev/null
 	as_user env PGHOST="$work" PGUSER=postgres make -s PG_CONFIG="$(find_pg_config)" bindir="$server_bin" installcheck \

@@ -3,7 +3,7 @@
  * guc.c
  *	  Definition of the boocoder.* settings.
  *
- * All of them are PGC_SIGHUP: they steer the dispatcher, a process of the
+ * All but force_delete are PGC_SIGHUP: they steer the dispatcher, a process of the
  * server, so a session cannot change them, and a reload is enough.
  */
 #include "postgres.h"
@@ -40,6 +40,9 @@ int			bc_probe_timeout_ms;
 int			bc_permission_timeout_ms;
 int			bc_idle_ttl_ms;
 int			bc_max_warm;
+int			bc_worktree_grace_ms;
+int			bc_worktree_budget_mb;
+bool		bc_force_delete;
 int			bc_ports_per_worktree;
 int			bc_port_first;
 int			bc_port_last;
@@ -115,6 +118,12 @@ static const IntSetting int_settings[] = {
 	{"boocoder.max_warm_backends", "Agents of one database that are kept between turns.",
 	"The least recently used one ends in favour of another; those at work count, but never end.  "
 	"Zero: none are kept.", &bc_max_warm, 8, 0, 1000, 0},
+	{"boocoder.worktree_grace", "Time between the removal of a worktree and that of its directory.",
+	"Also the age at which the worktree of a closed or deleted session goes, if it holds nothing that would be missed.",
+	&bc_worktree_grace_ms, HOUR_MS, 0, INT_MAX, GUC_UNIT_MS},
+	{"boocoder.worktree_budget", "Disk space that the worktrees of one database may take.",
+	"Over it, worktrees whose time is not over yet go as well, if they are safe, and no new ones are made.  Zero: no limit.",
+	&bc_worktree_budget_mb, 0, 0, INT_MAX / 2, GUC_UNIT_MB},
 	{"boocoder.ports_per_worktree", "TCP ports leased to each worktree.",
 	"Its agent finds them in BOOCODER_PORT and BOOCODER_PORT_COUNT.  Zero: none.",
 	&bc_ports_per_worktree, 10, 0, 1000, 0},
@@ -183,5 +192,9 @@ bc_guc_define(bool preloading)
 							 "Whether agents inside the sandbox can use the network.",
 							 "Agents that talk to a language model need it.",
 							 &bc_sandbox_network, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("boocoder.force_delete",
+							 "Whether a session may be deleted whatever its worktree holds.",
+							 "The worktree is then archived and removed.",
+							 &bc_force_delete, false, PGC_USERSET, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("boocoder");
 }

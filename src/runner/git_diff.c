@@ -29,6 +29,7 @@ typedef struct Job
 	const char *diff_base;
 	json_int_t	max_bytes;
 	json_int_t	turn;			/* whose content it is; 0: of none */
+	char		turn_ref[160];	/* under which it is kept */
 	char		id[64];
 
 	/* Handles */
@@ -174,7 +175,7 @@ collect(Job *job, BcGitProblem *problem)
 
 /* The content of the last turn has one name, that of each turn another. */
 static bool
-keep(const Job *job, const BcGitEntry *entry, const git_oid *tree, const git_oid *base,
+keep(Job *job, const BcGitEntry *entry, const git_oid *tree, const git_oid *base,
 	 BcGitProblem *problem)
 {
 	char		ref[160];
@@ -187,8 +188,8 @@ keep(const Job *job, const BcGitEntry *entry, const git_oid *tree, const git_oid
 	if (job->turn == 0)
 		return true;
 	snprintf(key, sizeof(key), "%s/%lld", entry->key, (long long) job->turn);
-	bc_git_ref_name(ref, sizeof(ref), "turns", key);
-	return bc_git_commit_to(job->repo, ref, tree, base, 1, "boocoder: snapshot\n", &commit, problem);
+	bc_git_ref_name(job->turn_ref, sizeof(job->turn_ref), "turns", key);
+	return bc_git_commit_to(job->repo, job->turn_ref, tree, base, 1, "boocoder: snapshot\n", &commit, problem);
 }
 
 static json_t *
@@ -229,6 +230,8 @@ run(Job *job, BcGitProblem *problem)
 	facts = result != NULL ? bc_git_assess_facts(job->repo, &entry, &snapshot.tree, hex, problem) : NULL;
 	if (facts != NULL)
 		json_object_set_new(result, "facts", facts);
+	if (result != NULL && job->turn != 0)
+		json_object_set_new(result, "turn_ref", json_string(job->turn_ref));
 	if (result != NULL && json_array_size(snapshot.skipped) > 0)
 		json_object_set(result, "skipped", snapshot.skipped);
 	json_decref(snapshot.skipped);

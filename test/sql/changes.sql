@@ -72,8 +72,6 @@ SET ROLE boocoder_worker;
 SELECT kind FROM pg_temp.claim();
 SET ROLE regress_alice;
 SELECT boocoder.remove_worktree(3, true);
-SELECT boocoder.close_session(3, true);
-SELECT closed_at FROM boocoder.sessions WHERE id = 3;
 SET ROLE boocoder_worker;
 SELECT pg_temp.settle(:task, '[]');
 -- Forced: what nobody decided about is rejected, the content archived by the runner.

@@ -127,6 +127,7 @@ restart_after_crash = on
 log_statement = none
 boocoder.worktree_root = '$root'
 boocoder.probe_ttl = 0
+boocoder.worktree_grace = 0
 boocoder.sandbox_ro_paths = '$agents_dir'
 CONF
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'boocoder'")
