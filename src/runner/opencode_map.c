@@ -318,6 +318,7 @@ say_whole(BcOpencodeMap *map, Part *part, const char *whole, size_t len, bool en
 	BcDcp		dcp = BC_DCP_INIT;
 	bool		newer;
 
+	bc_buf_str(&text, "");
 	bc_dcp_feed(&dcp, whole, len, &text);
 	if (ended)
 		bc_dcp_end(&dcp, &text);

@@ -22,7 +22,7 @@ my $program = BoocoderRunner::program();
 plan skip_all => 'there is no runner; set BOOCODER_RUNNER' unless defined $program && -x $program;
 
 my $scratch = abs_path(tempdir('boocoder-serve-XXXXXX', DIR => '/var/tmp', CLEANUP => 1));
-mkdir "$scratch/$_" for qw(worktrees worktrees/one worktrees/two state);
+mkdir "$scratch/$_" for qw(worktrees worktrees/p1 worktrees/p1/one worktrees/p1/two state);
 my $fake = abs_path("$FindBin::RealBin/../agents/fake-opencode");
 my $json = JSON::PP->new->canonical;
 my $turns = 0;
@@ -44,7 +44,7 @@ sub server
 	spew("$scratch/state/health", delete $option{health}) if $option{health};
 	spew("$scratch/state/slow", delete $option{slow}) if $option{slow};
 	$runner->order({
-		role => 'server', agent_kind => 'opencode', provider => 'fake', cwd => "$scratch/worktrees",
+		role => 'server', agent_kind => 'opencode', provider => 'fake', cwd => "$scratch/worktrees/p1",
 		command => [ '/usr/bin/perl', $fake, 'serve' ], env => \%env,
 		sandbox => { mode => 'off', ro_paths => [], hide => [], home => "$scratch/home", agent_path => '/usr/local/bin:/usr/bin:/bin',
 			network => JSON::PP::true },
@@ -97,7 +97,7 @@ sub begin
 	my $runner = delete $option{runner} // BoocoderRunner->start;
 
 	$runner->order({
-		role => 'agent', task_id => 42, cwd => "$scratch/worktrees/one", input => $prompt, command => ['opencode'],
+		role => 'agent', task_id => 42, cwd => "$scratch/worktrees/p1/one", input => $prompt, command => ['opencode'],
 		transport => 'opencode_server', agent_kind => 'opencode', env => {}, setup => [], setup_timeout_ms => 10_000, warm => JSON::PP::true,
 		sandbox => { mode => 'off', ro_paths => [], hide => [], home => "$scratch/home", agent_path => '/usr/bin:/bin', network => JSON::PP::true },
 		limits => { timeout_ms => 0, inactivity_ms => 0, handshake_ms => 10_000, cancel_grace_ms => 3000, term_grace_ms => 300,
@@ -252,7 +252,7 @@ my $server = ready($server_runner);
 	my $session = $runner->{result}{agent_session_id};
 	my ($asked) = (requests(qr{POST /session/\Q$session\E/prompt_async}))[-1];
 	is($json->encode($asked->{body}{model}), '{"modelID":"model","providerID":"some"}', 'the model was asked for');
-	is($asked->{query}{directory}, "$scratch/worktrees/one", 'in its worktree');
+	is($asked->{query}{directory}, "$scratch/worktrees/p1/one", 'in its worktree');
 
 	turn($server, 'usage 1 2 3 1;text Second.', runner => $runner, mode => 'plan');
 	ends($runner, 'completed', undef, 'another turn');
@@ -482,7 +482,7 @@ for my $case (
 
 {
 	my $runner = turn($server, 'text One.');
-	my @idle = grep { $_->{query}{directory} eq "$scratch/worktrees/one" } requests(qr{GET /event$});
+	my @idle = grep { $_->{query}{directory} eq "$scratch/worktrees/p1/one" } requests(qr{GET /event$});
 	$server_runner->follow(sub { 0 }, 0.1);
 	turn($server, 'drop;text Two.', runner => $runner);
 	ends($runner, 'completed', undef, 'a stream that was cut in a turn');
@@ -500,7 +500,7 @@ for my $case (
 
 {
 	my $one = begin($server, join ';', map { "text one$_ ;wait 30" } 1 .. 10);
-	my $two = begin($server, join(';', map { "text two$_ ;wait 30" } 1 .. 10), cwd => "$scratch/worktrees/two");
+	my $two = begin($server, join(';', map { "text two$_ ;wait 30" } 1 .. 10), cwd => "$scratch/worktrees/p1/two");
 	$_->result(15) for $one, $two;
 	is($one->part_text, join('', map { "one$_ " } 1 .. 10), 'chats at once: the first');
 	is($two->part_text, join('', map { "two$_ " } 1 .. 10), 'the second, in another worktree');
@@ -554,4 +554,103 @@ for my $case (
 
 $server_runner->cancel;
 $server_runner->result(5);
+
+# ======== the real one ========
+
+my $bin = abs_path($ENV{BOOCODER_AGENTS_DIR} || "$FindBin::RealBin/../../.build/agents") // '(nowhere)';
+SKIP:
+{
+	skip 'BOOCODER_SKIP_REAL_AGENTS is set', 1 if $ENV{BOOCODER_SKIP_REAL_AGENTS};
+	-x "$bin/bin/$_" or BAIL_OUT("$bin/bin/$_ is missing: run test/install-agents.sh, or set BOOCODER_SKIP_REAL_AGENTS=1") for qw(node opencode);
+	open(my $to_model, '|-', "$bin/bin/node", abs_path("$FindBin::RealBin/../agents/llm-stub.mjs"), '--port-file', "$scratch/port", '--log', "$scratch/llm.log") or die $!;
+	for (1 .. 400) { last if -s "$scratch/port"; usleep(50_000) }
+	chomp(my $port = slurp("$scratch/port"));
+	my %config = (
+		autoupdate => JSON::PP::false, share => 'disabled', model => 'stub/stub-model', small_model => 'stub/stub-small', enabled_providers => ['stub'],
+		permission => { bash => { 'echo asked*' => 'ask', '*' => 'allow' } },
+		provider => { stub => { npm => '@ai-sdk/openai-compatible', name => 'Scripted', options => { baseURL => "http://127.0.0.1:$port/v1", apiKey => 'none' },
+			models => { 'stub-model' => { name => 'Scripted', limit => { context => 128000, output => 8000 }, cost => { input => 2, output => 8, cache_read => 0.5 } },
+				'stub-small' => { name => 'Small', cost => { input => 1, output => 1 } } } } });
+	# As a server's order has it: what all its chats need is shown, and nothing else.
+	my $order = sub {
+		return server(command => [ "$bin/bin/opencode", 'serve' ], limits => { handshake_ms => 60_000, health_interval_ms => 15_000, health_timeout_ms => 5000, term_grace_ms => 3000 },
+			env => { OPENCODE_CONFIG_CONTENT => $json->encode(\%config), OPENCODE_DISABLE_AUTOUPDATE => '1', OPENCODE_DISABLE_MODELS_FETCH => '1',
+				OPENCODE_DISABLE_LSP_DOWNLOAD => '1', OPENCODE_DISABLE_DEFAULT_PLUGINS => '1' },
+			sandbox => { mode => 'bwrap', ro_paths => [$bin], hide => [], home => "$scratch/homes/server", agent_path => '/usr/local/bin:/usr/bin:/bin', network => JSON::PP::true });
+	};
+	my $server_runner = $order->();
+	my $server = until_state($server_runner, 'ready', 60);
+	ok($server, 'opencode serve is ready, in its sandbox') or diag($json->encode($server_runner->{result} // {})), skip 'there is no server', 1;
+	like($server->{version}, qr/^\d+\./, 'its version');
+	is(ask($server), 401, 'nobody gets in without the password');
+
+	my $runner = turn($server, "!reason Hm.\n!say Working.\n!write hello.txt hello\\n\n!run echo ran > ran.txt\n!end All good.", seconds => 60);
+	ends($runner, 'completed', undef, 'opencode: a turn');
+	is(slurp("$scratch/worktrees/p1/one/hello.txt"), "hello\n", 'it wrote a file');
+	is(slurp("$scratch/worktrees/p1/one/ran.txt"), "ran\n", 'it ran a command');
+	is_deeply(texts($runner), [ 'Working.', 'All good.' ], 'text, once');
+	is_deeply([ map { $_->{text} } parts($runner, 'reasoning') ], ['Hm.'], 'reasoning, once');
+	is(join(' ', map { "$_->{kind} $_->{status}" } parts($runner, 'tool_call')), 'edit completed execute completed', 'its calls');
+	my $usage = $runner->{result}{usage};
+	is(join(' ', map { $_ // '-' } @$usage{qw(input_tokens output_tokens cached_tokens reasoning_tokens cost_usd)}), '2400 150 600 30 0.0063', 'usage of all three calls of the model');
+	my $session = $runner->{result}{agent_session_id};
+	turn($server, '!end Second.', runner => $runner, seconds => 30);
+	ends($runner, 'completed', undef, 'another turn');
+	is($runner->{result}{agent_session_id}, $session, 'of the same session');
+	is_deeply(texts($runner), ['Second.'], 'its text');
+	is($runner->{result}{usage}{input_tokens}, 800, 'its own usage');
+	my ($prompted) = grep { $_->{kind} eq 'status' && $_->{payload}{phase} eq 'prompted' } @{ $runner->{events} };
+	cmp_ok($prompted->{at} - $runner->{ordered}, '<', 0.1, 'the prompt goes out at once');
+	note(sprintf 'prompted after %.1f ms, over after %.0f ms', 1000 * ($prompted->{at} - $runner->{ordered}), 1000 * $runner->{took});
+
+	begin($server, "!run echo asked\n!end Fine.", runner => $runner);
+	until_events($runner, 'permission_request');
+	my ($request) = events($runner, 'permission_request');
+	is(join(' ', $request->{tool_call}{kind} // '-', $request->{tool_call}{raw_input}{command} // '-'), 'execute echo asked', 'a permission is asked for');
+	$runner->answer(request => $request->{request}, option => 'once');
+	$runner->result(20);
+	is_deeply(texts($runner), ['Fine.'], 'and given');
+	begin($server, "!run echo asked again\n!end Never.", runner => $runner);
+	until_events($runner, 'permission_request');
+	$runner->answer(request => (events($runner, 'permission_request'))[0]{request}, option => 'reject');
+	$runner->result(20);
+	ends($runner, 'failed', 'permission_rejected', 'or not');
+	for my $how (1 .. 2)
+	{
+		begin($server, '!hang', runner => $runner);
+		$runner->follow(sub { events($runner, 'status') && slurp("$scratch/llm.log") =~ /(?:"!hang".*\n.*){$how}/s }, 20);
+		$runner->cancel;
+		$runner->result(20);
+		ends($runner, 'cancelled', 'cancelled', 'cancelled while the model does not answer');
+		turn($server, "!end After $how.", runner => $runner, seconds => 30);
+		is_deeply(texts($runner), ["After $how."], 'and the next turn, at once');
+	}
+	turn($server, '!status 401', runner => $runner, seconds => 30);
+	ends($runner, 'failed', 'auth_required', 'a model that refuses the key');
+	$runner->stop;
+	my $began = time;
+	my @both = map { begin($server, "!write both.txt $_\n!stream 200", cwd => "$scratch/worktrees/p1/$_") } qw(one two);
+	$_->result(60) for @both;
+	ends($both[$_], 'completed', undef, "two worktrees at once: $_") for 0, 1;
+	is(slurp("$scratch/worktrees/p1/$_/both.txt"), $_, 'each in its own') for qw(one two);
+	is($both[$_]->part_text, join('', map { "word$_ " } 1 .. 200) =~ s/ $//r, 'each its own text') for grep { $both[$_]->part_text !~ / $/ } 0, 1;
+	is(scalar(() = $_->part_text =~ /word\d+/g), 200, 'and all of it') for @both;
+	$_->stop for @both;
+
+	# The next server knows the session: its home is the same.
+	kill 'KILL', $server->{pid};
+	ok(until_state($server_runner, 'exited', 5), 'opencode is killed');
+	$server_runner->gone(5);
+	$server_runner = $order->();
+	$server = until_state($server_runner, 'ready', 60);
+	$runner = turn($server, '!end Resumed.', resume => { session_id => $session }, seconds => 60);
+	ends($runner, 'completed', undef, 'on the next server');
+	is($runner->{result}{agent_session_id}, $session, 'the session goes on');
+	is_deeply(texts($runner), ['Resumed.'], 'with the new text only');
+	$runner->stop;
+	$server_runner->cancel;
+	ok($server_runner->result(10), 'and ends when it is told to');
+	close $to_model;
+}
+
 done_testing();
