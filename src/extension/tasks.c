@@ -125,6 +125,7 @@ on_message(void *owner, BcRunner *runner, BcFrameType type, const StringInfoData
 			step(turn, BC_EVENT_RESULT);
 			break;
 		case BC_FRAME_HELLO:
+		case BC_FRAME_SERVER:
 		case BC_FRAME_ORDER:
 		case BC_FRAME_CANCEL:
 		case BC_FRAME_ANSWER:

@@ -28,6 +28,7 @@ static const BcTransport *const transports[] = {
 	&bc_transport_pty,
 	&bc_transport_stream_json,
 	&bc_transport_opencode,
+	&bc_transport_opencode_server,
 };
 
 static const json_t *order;		/* with what the fallback says, once that is used */
@@ -72,6 +73,12 @@ bool
 bc_agent_finished(void)
 {
 	return outcome != NULL;
+}
+
+void
+bc_agent_alive(void)
+{
+	last_sign = bc_now();
 }
 
 bool
@@ -519,10 +526,16 @@ check_deadlines(int64_t now)
 	}
 }
 
+static bool
+lingering(void)
+{
+	return outcome != NULL && !kept && transport->lingering != NULL && transport->lingering();
+}
+
 static int64_t
 transport_due(void)
 {
-	if ((outcome != NULL && !kept) || setup_index < nsetup || falling_back || transport->due == NULL ||
+	if ((outcome != NULL && !kept && !lingering()) || setup_index < nsetup || falling_back || transport->due == NULL ||
 		!(transport->remote || bc_program_runs()))
 		return 0;
 	return transport->due();
@@ -590,7 +603,7 @@ turn_over(void)
 {
 	if (kept)
 		return true;
-	return !bc_program_exists() && (outcome != NULL || !transport->remote);
+	return !bc_program_exists() && (outcome != NULL || !transport->remote) && !lingering();
 }
 
 static _Noreturn void

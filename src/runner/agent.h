@@ -97,6 +97,12 @@ typedef struct BcTransport
 	 */
 	size_t		(*pollfds) (struct pollfd *fds, size_t max);
 	void		(*served) (const struct pollfd *fds, size_t n);
+
+	/*
+	 * The outcome is known: has the transport still something to do before the
+	 * runner ends?  It sees to it that it has not for long.  May be NULL: never.
+	 */
+	bool		(*lingering) (void);
 } BcTransport;
 
 extern const BcTransport bc_transport_command;
@@ -104,6 +110,7 @@ extern const BcTransport bc_transport_pty;
 extern const BcTransport bc_transport_acp;
 extern const BcTransport bc_transport_stream_json;
 extern const BcTransport bc_transport_opencode;
+extern const BcTransport bc_transport_opencode_server;
 
 /* The ORDER; transport and command are those of the fallback once that is used. */
 extern const json_t *bc_agent_order(void);
@@ -137,6 +144,9 @@ extern void bc_agent_finish_by_exit(int code, int signal);
 extern void bc_agent_abort(const char *reason, const char *message);
 
 extern bool bc_agent_finished(void);
+
+/* A sign of life of an agent that is elsewhere. */
+extern void bc_agent_alive(void);
 
 /* Was a cancel requested? */
 extern bool bc_agent_cancelled(void);

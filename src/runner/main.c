@@ -23,6 +23,7 @@
 #include "runner/git_roles.h"
 #include "runner/probe.h"
 #include "runner/paths.h"
+#include "runner/server.h"
 #include "runner/stream.h"
 #include "runner/text.h"
 #include "runner/up.h"
@@ -47,6 +48,7 @@ static const Role roles[] = {
 	{"inspect", bc_git_inspect},
 	{"check", bc_check_run},
 	{"probe", bc_probe_run},
+	{"server", bc_server_run},
 };
 
 static void

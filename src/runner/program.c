@@ -91,6 +91,12 @@ bc_program_exists(void)
 	return stage != STAGE_NONE;
 }
 
+pid_t
+bc_program_pid(void)
+{
+	return stage != STAGE_NONE ? child.pid : -1;
+}
+
 bool
 bc_program_runs(void)
 {

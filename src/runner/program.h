@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "runner/sandbox.h"
 
@@ -48,6 +49,9 @@ extern bool bc_program_start(const BcProgramOwner *owner, const json_t *order, c
 
 /* Is there a program, be it one that is ending? */
 extern bool bc_program_exists(void);
+
+/* Its process: that of the sandbox or the guard, where there is one.  -1: it has ended. */
+extern pid_t bc_program_pid(void);
 
 /* Is there one that nobody has asked to end? */
 extern bool bc_program_runs(void);

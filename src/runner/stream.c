@@ -28,6 +28,7 @@ static int	next_seq = 1;
 static BcBuf text;				/* of the parts under way, clean */
 static BcDraft draft;			/* how they divide it */
 static bool says_again;
+static bool holds_text;
 static BcBuf rest;				/* an incomplete character */
 static BcTextKind text_kind;
 static char *text_message;
@@ -65,6 +66,7 @@ bc_stream_reset(void)
 {
 	bc_stream_end_text();
 	bc_buf_clear(&summary);
+	holds_text = false;
 	next_seq = 1;
 }
 
@@ -215,6 +217,28 @@ bc_stream_says_again(bool it_does)
 }
 
 void
+bc_stream_holds_text(bool holds)
+{
+	holds_text = holds;
+}
+
+void
+bc_stream_forget_text(void)
+{
+	bc_buf_clear(&rest);
+	bc_buf_clear(&text);
+	bc_stream_end_text();
+}
+
+void
+bc_stream_forget_message(void)
+{
+	bc_buf_clear(&rest);
+	if (in_text && text.len > 0)
+		text.len = draft.segments[draft.n - 1].start;
+}
+
+void
 bc_stream_drop_text(void)
 {
 	bc_buf_clear(&rest);
@@ -230,7 +254,7 @@ next_part(BcTextKind kind, const char *message)
 	/* What was waiting for its rest will not get it. */
 	add_text(rest.data, rest.len);
 	bc_buf_clear(&rest);
-	if (!says_again || !bc_draft_segment(&draft, text.len, kind))
+	if (!(says_again || holds_text) || !bc_draft_segment(&draft, text.len, kind))
 	{
 		bc_stream_end_text();
 		return;

@@ -39,11 +39,21 @@ extern void bc_stream_text(BcTextKind kind, const char *message, const char *byt
  */
 extern void bc_stream_says_again(bool says_again);
 
+/*
+ * Does the agent tell by itself what was a draft?  Then text becomes parts only
+ * when something else follows.  Until the turn is over.
+ */
+extern void bc_stream_holds_text(bool holds);
+
 /* Ends the text part under way, if there is one. */
 extern void bc_stream_end_text(void);
 
 /* Forgets the message under way: it was a draft, and comes again. */
 extern void bc_stream_drop_text(void);
+
+/* Where text is held: forgets all of it, or what the last message has in it. */
+extern void bc_stream_forget_text(void);
+extern void bc_stream_forget_message(void);
 
 /* "kind" is one of the event kinds of doc/protocol.md. */
 extern void bc_stream_event(const char *kind, json_t *payload);

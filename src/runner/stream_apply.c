@@ -34,6 +34,12 @@ apply(BcAcpMap *map, const json_t *step, int64_t now_ms)
 		report(bc_stream_part, value);
 	else if (strcmp(key, "drop") == 0)
 		bc_stream_drop_text();
+	else if (strcmp(key, "forget") == 0 && json_is_true(value))
+		bc_stream_forget_text();
+	else if (strcmp(key, "forget") == 0)
+		bc_stream_forget_message();
+	else if (strcmp(key, "keep") == 0)
+		bc_stream_end_text();
 	else
 		bc_acp_map_raw(json_incref(value));
 }

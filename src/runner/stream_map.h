@@ -11,6 +11,9 @@
  *	  "event"	{"kind", "payload"}: an event of ours
  *	  "part"	{"kind", "payload"}: a finished part
  *	  "drop"	the text under way was a draft, and comes again
+ *	  "forget"	of an agent that tells what was a draft: true: all text that is
+ *				held was one; false: the last message in it
+ *	  "keep"	likewise: none of it was
  *	  "raw"		what is not understood
  * So there is one place that folds tool calls and sums up usage: acp_map.c.
  */

@@ -210,6 +210,24 @@ bc_step_drop(BcStreamTurn *turn)
 	turn->text.pending = turn->thoughts.pending = false;
 }
 
+void
+bc_step_forget_text(BcStreamTurn *turn)
+{
+	(void) step(turn, "forget", json_true());
+}
+
+void
+bc_step_forget_message(BcStreamTurn *turn)
+{
+	(void) step(turn, "forget", json_false());
+}
+
+void
+bc_step_keep_text(BcStreamTurn *turn)
+{
+	(void) step(turn, "keep", json_true());
+}
+
 /* --- tools --- */
 
 static const struct

@@ -44,6 +44,11 @@ extern void bc_step_whole(BcStreamTurn *turn, BcTextKind kind, const char *messa
 /* The pieces since the last whole were of an attempt that failed. */
 extern void bc_step_drop(BcStreamTurn *turn);
 
+/* For agents that tell what was a draft (bc_stream_holds_text()) */
+extern void bc_step_forget_text(BcStreamTurn *turn);
+extern void bc_step_forget_message(BcStreamTurn *turn);
+extern void bc_step_keep_text(BcStreamTurn *turn);
+
 /* A call of a tool, or more about it.  "status" as in ACP; "at": ms since 1970, or 0. */
 extern void bc_step_tool(BcStreamTurn *turn, const char *id, const char *name, const json_t *input,
 						 const char *status, int64_t at);

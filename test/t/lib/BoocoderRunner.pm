@@ -25,8 +25,8 @@ use Socket;
 use Time::HiRes qw(time usleep);
 
 use constant {
-	VERSION => 1, HEADER => 16, FRAME_MAX => 1024 * 1024, MORE => 1,
-	ORDER => 1, CANCEL => 2, ANSWER => 3, HELLO => 64, EVENTS => 65, RESULT => 66,
+	VERSION => 1, HEADER => 16, FRAME_MAX => 1024 * 1024, MORE => 1, KEPT => 2,
+	ORDER => 1, CANCEL => 2, ANSWER => 3, HELLO => 64, EVENTS => 65, RESULT => 66, SERVER => 67,
 };
 
 # Strict about UTF-8: what the runner sends has to be valid.
@@ -98,13 +98,16 @@ sub frame
 	return pack('N C C n Q>', length $payload, VERSION, $type, $flags // 0, $turn) . $payload;
 }
 
-# order(\%ORDER, OPTION => VALUE ...): sends it; "turn" is the generation, 7 if not given.
+# order(\%ORDER, OPTION => VALUE ...): sends it; "turn" is the generation, 7 if not given. A kept runner takes another
+# one, and what the turn before brought is forgotten.
 sub order
 {
 	my ($self, $order, %option) = @_;
 	my $payload = ref $order ? $json->encode($order) : $order;
 	my $frames = '';
 
+	delete $self->{result};
+	@$self{qw(events parts server)} = ([], [], []);
 	$self->{turn} = $option{turn} // 7;
 	do
 	{
@@ -158,7 +161,7 @@ sub take_frames
 		my ($length, $version, $type, $flags, $turn) = unpack 'N C C n Q>', $self->{in};
 		die "frame of version $version" unless $version == VERSION;
 		die "frame of $length bytes" if $length > FRAME_MAX;
-		die "frame with flags $flags" if $flags & ~MORE;
+		die "frame with flags $flags" if $flags & ~(MORE | KEPT);
 		last if length $self->{in} < HEADER + $length;
 		$self->{partial} .= substr $self->{in}, HEADER, $length;
 		substr($self->{in}, 0, HEADER + $length) = '';
@@ -168,7 +171,7 @@ sub take_frames
 		die 'NUL in a payload' if $text =~ /\0/;
 		die 'U+0000 in a payload' if $text =~ /(?<!\\)(?:\\\\)*\\u0000/;
 		push @{ $self->{messages} },
-		  { type => $type, turn => $turn, size => length $text, payload => $json->decode($text), at => time() };
+		  { type => $type, turn => $turn, kept => $flags & KEPT, size => length $text, payload => $json->decode($text), at => time() };
 	}
 }
 
@@ -216,7 +219,8 @@ sub follow
 			push @{ $self->{events} }, map { $_->{at} = $message->{at}; $_ } @{ $message->{payload}{events} // [] };
 			push @{ $self->{parts} }, @{ $message->{payload}{parts} // [] };
 		}
-		elsif ($message->{type} == RESULT) { $self->{result} = $message->{payload} }
+		elsif ($message->{type} == RESULT) { @$self{qw(result kept)} = ($message->{payload}, $message->{kept} != 0) }
+		elsif ($message->{type} == SERVER) { push @{ $self->{server} }, { %{ $message->{payload} }, at => $message->{at} } }
 		else { die "frame of type $message->{type}" }
 	}
 }
