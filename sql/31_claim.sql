@@ -92,7 +92,7 @@ DECLARE
 	is_warm boolean;
 	orders record;
 BEGIN
-	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, c.model, a.install_path, m.wanted_mode, m.agent_session_id,
+	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, s.owner, c.model, a.install_path, m.wanted_mode, m.agent_session_id,
 		   coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode') AS agent
 	  INTO STRICT r
 	  FROM boocoder.projects p
@@ -135,7 +135,7 @@ BEGIN
 	END IF;
 	IF worktree.id IS NULL THEN
 		INSERT INTO boocoder.worktrees (session_id, project_id, path, branch, origin, port_first, port_count)
-		VALUES (t.session_id, t.project_id, boocoder._worktree_root(project, host) || '/worktrees/s' || t.session_id,
+		VALUES (t.session_id, t.project_id, boocoder._worktree_root(project, host) || boocoder._worktree_place(t.project_id, coalesce(r.owner, t.submitted_by), t.session_id),
 				'boocoder/' || t.session_id, host ->> 'origin', boocoder._free_ports(host), (host #>> '{ports,count}')::integer)
 		RETURNING * INTO worktree;
 	END IF;

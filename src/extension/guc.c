@@ -40,6 +40,10 @@ int			bc_probe_timeout_ms;
 int			bc_permission_timeout_ms;
 int			bc_idle_ttl_ms;
 int			bc_max_warm;
+int			bc_server_health_interval_ms;
+int			bc_server_health_timeout_ms;
+int			bc_server_health_failures;
+int			bc_server_stale_grace_ms;
 int			bc_ports_per_worktree;
 int			bc_port_first;
 int			bc_port_last;
@@ -115,6 +119,14 @@ static const IntSetting int_settings[] = {
 	{"boocoder.max_warm_backends", "Agents of one database that are kept between turns.",
 	"The least recently used one ends in favour of another; those at work count, but never end.  "
 	"Zero: none are kept.", &bc_max_warm, 8, 0, 1000, 0},
+	{"boocoder.server_health_interval", "Time between two looks at an agent that serves many chats.",
+	NULL, &bc_server_health_interval_ms, 15 * 1000, 100, INT_MAX, GUC_UNIT_MS},
+	{"boocoder.server_health_timeout", "Time such a server has to answer.",
+	NULL, &bc_server_health_timeout_ms, 5 * 1000, 100, INT_MAX, GUC_UNIT_MS},
+	{"boocoder.server_health_failures", "Looks in a row at which a server was not healthy, until it is started again.",
+	"It is not while a turn runs on it.", &bc_server_health_failures, 20, 1, 10000, 0},
+	{"boocoder.server_stale_grace", "Time a server that is to be started again waits for turns that run on it.",
+	"They fail then.", &bc_server_stale_grace_ms, 120 * 1000, 0, INT_MAX, GUC_UNIT_MS},
 	{"boocoder.ports_per_worktree", "TCP ports leased to each worktree.",
 	"Its agent finds them in BOOCODER_PORT and BOOCODER_PORT_COUNT.  Zero: none.",
 	&bc_ports_per_worktree, 10, 0, 1000, 0},

@@ -243,6 +243,13 @@ bc_sql_host(PG_FUNCTION_ARGS)
 	add_int(&json, "idle_ttl_ms", bc_idle_ttl_ms);
 	add_int(&json, "max_warm", bc_max_warm);
 	add_int(&json, "max_diff_bytes", (int64) bc_max_diff_kb * 1024);
+	key(&json, "server");
+	appendStringInfoChar(&json, '{');
+	add_int(&json, "health_interval_ms", bc_server_health_interval_ms);
+	add_int(&json, "health_timeout_ms", bc_server_health_timeout_ms);
+	add_int(&json, "health_failures", bc_server_health_failures);
+	add_int(&json, "stale_grace_ms", bc_server_stale_grace_ms);
+	appendStringInfoChar(&json, '}');
 	key(&json, "ports");
 	appendStringInfoChar(&json, '{');
 	add_int(&json, "first", bc_port_first);
