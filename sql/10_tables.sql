@@ -4,7 +4,7 @@
 CREATE TABLE boocoder.providers (
 	name text PRIMARY KEY CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
 	label text NOT NULL,
-	transport text NOT NULL CHECK (transport IN ('native', 'acp', 'opencode', 'pty', 'stream_json', 'command')),
+	transport text NOT NULL CHECK (transport IN ('native', 'acp', 'opencode', 'opencode_server', 'pty', 'stream_json', 'command')),
 	kind text,
 	command text[] NOT NULL DEFAULT '{}' CHECK (array_position(command, NULL) IS NULL),
 	builtin_command text[] NOT NULL DEFAULT '{}' CHECK (array_position(builtin_command, NULL) IS NULL),
@@ -402,6 +402,7 @@ CREATE TABLE boocoder.backends (
 	session_id bigint,
 	worktree_id bigint,
 	task_id bigint,
+	server_id bigint,
 	state text NOT NULL DEFAULT 'busy' CHECK (state IN ('busy', 'idle', 'ending')),
 	config_hash text NOT NULL,
 	pid integer,
@@ -412,8 +413,10 @@ CREATE TABLE boocoder.backends (
 CREATE UNIQUE INDEX backends_live ON boocoder.backends (chat_id, agent) WHERE state <> 'ending';
 CREATE INDEX backends_task ON boocoder.backends (task_id) WHERE task_id IS NOT NULL;
 CREATE INDEX backends_worktree ON boocoder.backends (worktree_id);
+CREATE INDEX backends_server ON boocoder.backends (server_id) WHERE server_id IS NOT NULL;
 COMMENT ON TABLE boocoder.backends IS 'agents that are kept between turns, one process each';
 COMMENT ON COLUMN boocoder.backends.task_id IS 'whose turn it is; NULL: it waits';
+COMMENT ON COLUMN boocoder.backends.server_id IS 'the server it is on; NULL: it has a program of its own';
 COMMENT ON COLUMN boocoder.backends.pid IS 'of its runner';
 
 CREATE TABLE boocoder.agent_commands (

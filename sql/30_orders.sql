@@ -5,10 +5,19 @@ CREATE FUNCTION boocoder._root(worktree_path text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	-- not LANGUAGE sql: that is planned anew at each call, which is a tenth of a claim
-	RETURN regexp_replace(worktree_path, '/worktrees/[^/]+$', '');
+	RETURN regexp_replace(worktree_path, '/worktrees/(p[0-9]+-[0-9a-f]{8}/)?[^/]+$', '');
 END
 $$;
 COMMENT ON FUNCTION boocoder._root(text) IS 'the root below which a worktree lies, also when boocoder.worktree_root was changed since';
+
+-- A server of agents may write the folder of its worktrees: so there is one for each owner in each project.
+CREATE FUNCTION boocoder._worktree_place(project bigint, owner name, session bigint) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN '/worktrees/p' || project || '-' || left(md5(owner), 8) || '/s' || session;
+END
+$$;
+COMMENT ON FUNCTION boocoder._worktree_place(bigint, name, bigint) IS 'where the worktree of a session is, below the root';
 
 CREATE FUNCTION boocoder._worktree_root(p boocoder.projects, host jsonb) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -91,7 +91,7 @@ COMMENT ON FUNCTION boocoder._new_path(text) IS 'a path for a worktree that no o
 -- fence is NULL when it was failed instead, or has to wait.
 CREATE FUNCTION boocoder._claim(t boocoder.tasks, host jsonb,
 	OUT fence bigint, OUT prepare jsonb, OUT agent jsonb, OUT diff jsonb, OUT git_prefix text[], OUT agent_prefix text[],
-	OUT backend bigint, OUT ends bigint)
+	OUT backend bigint, OUT ends bigint, OUT server bigint, OUT server_order jsonb, OUT server_ends bigint)
 RETURNS record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -107,7 +107,7 @@ DECLARE
 	is_warm boolean;
 	orders record;
 BEGIN
-	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, c.model, a.install_path, m.wanted_mode, m.agent_session_id,
+	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, s.owner, c.model, a.install_path, m.wanted_mode, m.agent_session_id,
 		   coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode') AS agent
 	  INTO STRICT r
 	  FROM boocoder.projects p
@@ -155,7 +155,8 @@ BEGIN
 			RETURN;
 		END IF;
 		INSERT INTO boocoder.worktrees (session_id, project_id, path, branch, origin, port_first, port_count)
-		VALUES (t.session_id, t.project_id, boocoder._new_path(boocoder._worktree_root(project, host) || '/worktrees/s' || t.session_id),
+		VALUES (t.session_id, t.project_id, boocoder._new_path(boocoder._worktree_root(project, host)
+				|| boocoder._worktree_place(t.project_id, coalesce(r.owner, t.submitted_by), t.session_id)),
 				'boocoder/' || t.session_id, host ->> 'origin', boocoder._free_ports(host), (host #>> '{ports,count}')::integer)
 		RETURNING * INTO worktree;
 	END IF;
@@ -194,6 +195,12 @@ BEGIN
 		orders.agent := boocoder._continued(orders.agent, is_warm, r.agent_session_id);
 	END IF;
 	diff := orders.diff;
+	-- one for a worktree that is not made yet is taken when it is
+	IF worktree.status = 'active' AND provider.transport = 'opencode_server' THEN
+		SELECT s.server, s.start_order, s.ends INTO server, server_order, server_ends
+		  FROM boocoder._take_server(provider, worktree, argv, agent_prefix, host) s;
+		UPDATE boocoder.backends b SET server_id = server WHERE b.id = backend;
+	END IF;
 	IF worktree.status = 'active' THEN
 		agent := orders.agent;
 	ELSE

@@ -96,6 +96,7 @@ BEGIN
 	PERFORM set_config('boocoder_dispatcher.first_fence', nextval('boocoder.fence_seq')::text, false);
 	touched := boocoder._reconcile();
 	PERFORM boocoder._forget_backends();
+	PERFORM boocoder._forget_servers();
 	UPDATE boocoder.jobs j SET state = 'queued', resumed = true WHERE j.state = 'running';
 	GET DIAGNOSTICS more = ROW_COUNT;
 	IF (boocoder._host() ->> 'probe_ttl_ms')::bigint > 0 THEN
@@ -110,7 +111,8 @@ COMMENT ON FUNCTION boocoder._start(integer) IS
 -- Only claims when not everything is asked for: that is what a commit of tasks waits for.
 CREATE FUNCTION boocoder._next_actions(free_slots integer, free_jobs integer, everything boolean DEFAULT true)
 RETURNS TABLE (kind text, task_id bigint, fence bigint, job_id bigint,
-			   prepare jsonb, agent jsonb, diff jsonb, git_prefix text[], agent_prefix text[], delay_ms bigint, backend bigint)
+			   prepare jsonb, agent jsonb, diff jsonb, git_prefix text[], agent_prefix text[], delay_ms bigint, backend bigint,
+			   server bigint, server_order jsonb)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	host jsonb;
@@ -120,6 +122,7 @@ DECLARE
 	looks integer := 0;
 	obstructed text;
 	ends bigint;
+	server_ends bigint;
 	t boocoder.tasks;
 	j boocoder.jobs;
 	next_due timestamptz;
@@ -146,6 +149,13 @@ BEGIN
 				RETURN NEXT;
 			END LOOP;
 		END IF;
+		IF EXISTS (SELECT 1 FROM boocoder.servers) THEN
+			kind := 'end_server';
+			FOR server IN SELECT boocoder._end_servers() LOOP
+				RETURN NEXT;
+			END LOOP;
+			server := NULL;
+		END IF;
 	END IF;
 
 	-- One claim, or a limited number of tasks that can't run: no transaction is to get old.
@@ -165,8 +175,9 @@ BEGIN
 		host := coalesce(host, boocoder._host());
 		-- What is wrong with one task is that task's failure.
 		BEGIN
-			SELECT c.fence, c.prepare, c.agent, c.diff, c.git_prefix, c.agent_prefix, c.backend, c.ends
-			  INTO fence, prepare, agent, diff, git_prefix, agent_prefix, backend, ends
+			SELECT c.fence, c.prepare, c.agent, c.diff, c.git_prefix, c.agent_prefix, c.backend, c.ends,
+				   c.server, c.server_order, c.server_ends
+			  INTO fence, prepare, agent, diff, git_prefix, agent_prefix, backend, ends, server, server_order, server_ends
 			  FROM boocoder._claim(t, host) c;
 		EXCEPTION
 			WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
@@ -182,7 +193,11 @@ BEGIN
 		IF fence IS NOT NULL THEN
 			IF ends IS NOT NULL THEN
 				RETURN QUERY SELECT 'evict', NULL::bigint, NULL::bigint, NULL::bigint, NULL::jsonb, NULL::jsonb, NULL::jsonb,
-					NULL::text[], NULL::text[], NULL::bigint, ends;
+					NULL::text[], NULL::text[], NULL::bigint, ends, NULL::bigint, NULL::jsonb;
+			END IF;
+			IF server_ends IS NOT NULL THEN
+				RETURN QUERY SELECT 'end_server', NULL::bigint, NULL::bigint, NULL::bigint, NULL::jsonb, NULL::jsonb, NULL::jsonb,
+					NULL::text[], NULL::text[], NULL::bigint, NULL::bigint, server_ends, NULL::jsonb;
 			END IF;
 			kind := 'task';
 			task_id := t.id;
@@ -203,6 +218,8 @@ BEGIN
 	diff := NULL;
 	prepare := NULL;
 	backend := NULL;
+	server := NULL;
+	server_order := NULL;
 	IF free_jobs > 0 AND (EXISTS (SELECT 1 FROM boocoder.pending_changes c WHERE c.status = 'applying' AND c.job_id IS NULL)
 			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'removing')
 			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'trashed' OR (w.status = 'active' AND w.orphaned_at IS NOT NULL))
@@ -249,13 +266,19 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION boocoder._next_actions(integer, integer, boolean) IS
-	'what the dispatcher is to do: cancel, answer, blocked, unblocked, evict, task, job, due; after a task it is to ask again';
+	'what the dispatcher is to do: cancel, answer, blocked, unblocked, evict, end_server, task, job, due; after a task it is to ask again';
 
 CREATE FUNCTION boocoder._prepared(task_id bigint, fence bigint, result jsonb)
-RETURNS TABLE (agent jsonb, diff jsonb)
+RETURNS TABLE (agent jsonb, diff jsonb, server bigint, server_order jsonb, server_ends bigint)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	t boocoder.tasks;
+	r record;
+	project boocoder.projects;
+	provider boocoder.providers;
+	worktree boocoder.worktrees;
+	orders record;
+	host jsonb := boocoder._host();
 BEGIN
 	PERFORM set_config('synchronous_commit', 'off', true);
 	SELECT * INTO t FROM boocoder.tasks x WHERE x.id = _prepared.task_id AND x.fence = _prepared.fence;
@@ -272,15 +295,28 @@ BEGIN
 	IF t.cancel_requested_at IS NOT NULL THEN
 		RETURN;
 	END IF;
-	RETURN QUERY
-	SELECT boocoder._continued(o.agent, coalesce(t.warm, false), CASE WHEN NOT boocoder._asks_once(t.creator) THEN m.agent_session_id END), o.diff
+	SELECT p AS project, v AS provider, w AS worktree, boocoder._argv(v, a.install_path) AS argv, m.wanted_mode, m.agent_session_id
+	  INTO STRICT r
 	  FROM boocoder.projects p
 	  JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
 	  JOIN boocoder.providers v ON v.name = t.agent
 	  LEFT JOIN boocoder.available_agents a ON a.name = v.name
 	  LEFT JOIN boocoder.agent_sessions m ON m.chat_id = t.chat_id AND m.agent = v.name
-	 CROSS JOIN boocoder._orders(t, p, w, v, boocoder._argv(v, a.install_path), coalesce(t.mode, m.wanted_mode), boocoder._host()) o
 	 WHERE p.id = t.project_id;
+	project := r.project;
+	provider := r.provider;
+	worktree := r.worktree;
+	orders := boocoder._orders(t, project, worktree, provider, r.argv, coalesce(t.mode, r.wanted_mode), host);
+	agent := boocoder._continued(orders.agent, coalesce(t.warm, false),
+		CASE WHEN NOT boocoder._asks_once(t.creator) THEN r.agent_session_id END);
+	diff := orders.diff;
+	IF provider.transport = 'opencode_server' THEN
+		SELECT s.server, s.start_order, s.ends INTO server, server_order, server_ends
+		  FROM boocoder._take_server(provider, worktree, r.argv,
+			nullif(CASE WHEN cardinality(provider.launch_prefix) > 0 THEN provider.launch_prefix ELSE project.launch_prefix END, '{}'), host) s;
+		UPDATE boocoder.backends b SET server_id = _prepared.server WHERE b.task_id = t.id AND b.state = 'busy';
+	END IF;
+	RETURN NEXT;
 END
 $$;
 COMMENT ON FUNCTION boocoder._prepared(bigint, bigint, jsonb) IS

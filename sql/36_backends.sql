@@ -13,7 +13,7 @@ COMMENT ON FUNCTION boocoder._asks_once(text) IS 'does such a task stand by itse
 CREATE FUNCTION boocoder._warm(v boocoder.providers, session bigint, chat bigint, creator text) RETURNS boolean
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	RETURN session IS NOT NULL AND chat IS NOT NULL AND v.transport = 'acp'
+	RETURN session IS NOT NULL AND chat IS NOT NULL AND v.transport IN ('acp', 'opencode_server')
 		AND NOT boocoder._asks_once(creator);
 END
 $$;

@@ -12,7 +12,7 @@ GRANT SELECT ON boocoder.projects, boocoder.sessions, boocoder.chats, boocoder.t
 	boocoder.message_parts, boocoder.events, boocoder.worktrees, boocoder.pending_changes, boocoder.usage_events,
 	boocoder.available_agents, boocoder.task_transitions, boocoder.inbox, boocoder.status, boocoder.jobs,
 	boocoder.agent_sessions, boocoder.agent_commands, boocoder.permission_rules, boocoder.permission_requests,
-	boocoder.tool_timeline, boocoder.backends, boocoder.worktree_saves, boocoder.worktree_disk TO boocoder_viewer;
+	boocoder.tool_timeline, boocoder.backends, boocoder.worktree_saves, boocoder.worktree_disk, boocoder.servers TO boocoder_viewer;
 GRANT INSERT (kind, provider) ON boocoder.jobs TO boocoder_viewer;		-- to look at agents again, see the policy
 GRANT SELECT (name, label, kind, transport, command, builtin_command, fallback, fallback_command, version_args, launch_prefix,
 	persistent_home, keep_raw, models_url, models_prefix, models, modes, default_model, permission_policy, enabled, builtin)
@@ -68,12 +68,12 @@ GRANT EXECUTE ON FUNCTION
 GRANT SELECT ON ALL TABLES IN SCHEMA boocoder TO boocoder_worker;
 GRANT INSERT ON boocoder.sessions, boocoder.chats, boocoder.messages, boocoder.message_parts, boocoder.events,
 	boocoder.worktrees, boocoder.jobs, boocoder.pending_changes, boocoder.usage_events, boocoder.agent_sessions,
-	boocoder.agent_commands, boocoder.permission_requests, boocoder.available_agents, boocoder.backends, boocoder.worktree_saves TO boocoder_worker;
+	boocoder.agent_commands, boocoder.permission_requests, boocoder.available_agents, boocoder.backends, boocoder.worktree_saves, boocoder.servers TO boocoder_worker;
 GRANT UPDATE (title) ON boocoder.sessions, boocoder.chats TO boocoder_worker;	-- to lock rows, FOR KEY SHARE
 GRANT UPDATE (archived_at) ON boocoder.projects TO boocoder_worker;	-- likewise
 GRANT UPDATE ON boocoder.tasks, boocoder.messages, boocoder.worktrees, boocoder.jobs, boocoder.pending_changes,
-	boocoder.agent_sessions, boocoder.permission_requests, boocoder.available_agents, boocoder.backends, boocoder.worktree_saves TO boocoder_worker;
-GRANT DELETE ON boocoder.agent_commands, boocoder.jobs, boocoder.backends, boocoder.worktree_saves TO boocoder_worker;
+	boocoder.agent_sessions, boocoder.permission_requests, boocoder.available_agents, boocoder.backends, boocoder.worktree_saves, boocoder.servers TO boocoder_worker;
+GRANT DELETE ON boocoder.agent_commands, boocoder.jobs, boocoder.backends, boocoder.worktree_saves, boocoder.servers TO boocoder_worker;
 GRANT USAGE ON SEQUENCE boocoder.fence_seq TO boocoder_worker;
 GRANT INSERT, DELETE ON boocoder.home TO boocoder_worker;
 GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
@@ -97,6 +97,11 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._reapable(timestamptz, interval, bigint), boocoder._reap(jsonb), boocoder._make_worktree_jobs(jsonb),
 	boocoder._worktree_job_order(boocoder.jobs, boocoder.projects, boocoder.worktrees, jsonb),
 	boocoder._save(bigint, text, text, text, bigint), boocoder._worktree_job_done(boocoder.jobs, boolean, jsonb, text),
+	boocoder._worktree_place(bigint, name, bigint), boocoder._server_folder(text),
+	boocoder._server_decision(text, integer, boolean, timestamptz, timestamptz, integer, interval), boocoder._server_busy(bigint),
+	boocoder._server_order(boocoder.providers, boocoder.worktrees, text[], jsonb),
+	boocoder._take_server(boocoder.providers, boocoder.worktrees, text[], text[], jsonb), boocoder._server_told(bigint, jsonb),
+	boocoder._idle_servers(timestamptz, interval), boocoder._end_servers(), boocoder._server_ended(bigint), boocoder._forget_servers(),
 	boocoder._charge(bigint, jsonb, text), boocoder._store_changes(boocoder.tasks, jsonb),
 	boocoder._settle(bigint, bigint, jsonb, jsonb) TO boocoder_worker;
 
@@ -115,6 +120,7 @@ ALTER TABLE boocoder.usage_events ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.agent_sessions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.backends ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.worktree_saves ENABLE ROW LEVEL SECURITY;
+ALTER TABLE boocoder.servers ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.agent_commands ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.permission_rules ENABLE ROW LEVEL SECURITY;
 ALTER TABLE boocoder.permission_requests ENABLE ROW LEVEL SECURITY;
@@ -164,6 +170,9 @@ COMMENT ON POLICY visible ON boocoder.agent_sessions IS 'those of visible chats'
 CREATE POLICY visible ON boocoder.backends FOR SELECT TO boocoder_viewer
 	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id));
 COMMENT ON POLICY visible ON boocoder.backends IS 'those of visible chats';
+CREATE POLICY visible ON boocoder.servers FOR SELECT TO boocoder_viewer
+	USING (project_id IN (SELECT p.id FROM boocoder.projects p));
+COMMENT ON POLICY visible ON boocoder.servers IS 'those of visible projects';
 CREATE POLICY visible ON boocoder.agent_commands FOR SELECT TO boocoder_viewer
 	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id));
 COMMENT ON POLICY visible ON boocoder.agent_commands IS 'those of visible chats';

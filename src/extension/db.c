@@ -32,6 +32,8 @@ typedef enum DbQuery
 	Q_JOB_DONE,
 	Q_BACKEND_STARTED,
 	Q_BACKEND_ENDED,
+	Q_SERVER_TOLD,
+	Q_SERVER_ENDED,
 	Q_COUNT
 } DbQuery;
 
@@ -51,11 +53,12 @@ static const QueryText queries[Q_COUNT] = {
 		"SELECT boocoder._start($1)", 1, {INT4OID}
 	},
 	[Q_NEXT_ACTIONS] = {
-		"SELECT kind, task_id, fence, job_id, prepare, agent, diff, delay_ms, git_prefix, agent_prefix, backend "
+		"SELECT kind, task_id, fence, job_id, prepare, agent, diff, delay_ms, git_prefix, agent_prefix, "
+		"backend, server, server_order "
 		"FROM boocoder._next_actions($1, $2, $3)", 3, {INT4OID, INT4OID, BOOLOID}
 	},
 	[Q_PREPARED] = {
-		"SELECT agent, diff FROM boocoder._prepared($1, $2, $3::pg_catalog.jsonb)", 3,
+		"SELECT agent, diff, server, server_order, server_ends FROM boocoder._prepared($1, $2, $3::pg_catalog.jsonb)", 3,
 		{INT8OID, INT8OID, TEXTOID}
 	},
 	[Q_APPEND] = {
@@ -74,6 +77,12 @@ static const QueryText queries[Q_COUNT] = {
 	},
 	[Q_BACKEND_ENDED] = {
 		"SELECT boocoder._backend_ended($1)", 1, {INT8OID}
+	},
+	[Q_SERVER_TOLD] = {
+		"SELECT boocoder._server_told($1, $2::pg_catalog.jsonb)", 2, {INT8OID, TEXTOID}
+	},
+	[Q_SERVER_ENDED] = {
+		"SELECT boocoder._server_ended($1)", 1, {INT8OID}
 	},
 };
 
@@ -269,6 +278,7 @@ action_kind(const char *name)
 		[BC_DO_BLOCK] = "blocked",
 		[BC_DO_UNBLOCK] = "unblocked",
 		[BC_DO_EVICT] = "evict",
+		[BC_DO_END_SERVER] = "end_server",
 		[BC_DO_JOB] = "job",
 		[BC_DO_WAIT] = "due"
 	};
@@ -300,6 +310,8 @@ read_actions(MemoryContext caller, void *result)
 		action->git_prefix = column_strings(caller, row, 9);
 		action->agent_prefix = column_strings(caller, row, 10);
 		action->backend = column_int(row, 11);
+		action->server = column_int(row, 12);
+		action->server_order = column_text(caller, row, 13);
 		old = MemoryContextSwitchTo(caller);
 		*actions = lappend(*actions, action);
 		MemoryContextSwitchTo(old);
@@ -320,27 +332,26 @@ bc_db_next_actions(int free_slots, int free_jobs, bool everything, List **action
 static void
 read_orders(MemoryContext caller, void *result)
 {
-	char	  **orders = result;
+	BcDbOrders *orders = result;
 
-	if (SPI_processed > 0)
-	{
-		orders[0] = column_text(caller, 0, 1);
-		orders[1] = column_text(caller, 0, 2);
-	}
+	if (SPI_processed == 0)
+		return;
+	orders->agent = column_text(caller, 0, 1);
+	orders->diff = column_text(caller, 0, 2);
+	orders->server = column_int(0, 3);
+	orders->server_order = column_text(caller, 0, 4);
+	orders->server_ends = column_int(0, 5);
 }
 
 BcDbStatus
-bc_db_prepared(int64 task_id, int64 fence, const char *result, char **agent, char **diff)
+bc_db_prepared(int64 task_id, int64 fence, const char *result, BcDbOrders *orders)
 {
 	Datum		values[3] = {
 		Int64GetDatum(task_id), Int64GetDatum(fence), CStringGetTextDatum(result)
 	};
-	char	   *orders[2] = {NULL, NULL};
-	BcDbStatus	status = run(Q_PREPARED, values, NULL, read_orders, orders);
 
-	*agent = orders[0];
-	*diff = orders[1];
-	return status;
+	memset(orders, 0, sizeof(*orders));
+	return run(Q_PREPARED, values, NULL, read_orders, orders);
 }
 
 static void
@@ -416,4 +427,21 @@ bc_db_backend_ended(int64 backend)
 	Datum		values[1] = {Int64GetDatum(backend)};
 
 	return run(Q_BACKEND_ENDED, values, NULL, NULL, NULL);
+}
+
+BcDbStatus
+bc_db_server_told(int64 server, const char *message, char **decision)
+{
+	Datum		values[2] = {Int64GetDatum(server), CStringGetTextDatum(message)};
+
+	*decision = NULL;
+	return run(Q_SERVER_TOLD, values, NULL, read_text, decision);
+}
+
+BcDbStatus
+bc_db_server_ended(int64 server)
+{
+	Datum		values[1] = {Int64GetDatum(server)};
+
+	return run(Q_SERVER_ENDED, values, NULL, NULL, NULL);
 }

@@ -30,6 +30,7 @@ typedef enum BcActionKind
 	BC_DO_BLOCK,				/* a running task waits for a person now */
 	BC_DO_UNBLOCK,				/* and does so no more */
 	BC_DO_EVICT,				/* the agent that is kept as "backend" is to end */
+	BC_DO_END_SERVER,			/* nobody needs "server" any more */
 	BC_DO_JOB,					/* a one-shot git job: its order is in prepare */
 	BC_DO_WAIT					/* a task is due in delay_ms */
 } BcActionKind;
@@ -41,6 +42,8 @@ typedef struct BcDbAction
 	int64		fence;
 	int64		job_id;
 	int64		backend;		/* of a task: its agent is kept under that number; 0: is not */
+	int64		server;			/* its agent is on that one; 0: on none */
+	char	   *server_order;	/* which is to be started; NULL: it is there */
 	int64		delay_ms;
 	char	   *prepare;		/* orders, as JSON text; may be NULL */
 	char	   *agent;
@@ -68,9 +71,24 @@ extern BcDbStatus bc_db_start(void);
 extern BcDbStatus bc_db_next_actions(int free_slots, int free_jobs, bool everything,
 									 List **actions);
 
-/* The agent's and the diff's order, both NULL when the task is not to run. */
+/* What a task is to be run with; agent NULL: it is not to run. */
+typedef struct BcDbOrders
+{
+	char	   *agent;
+	char	   *diff;
+	int64		server;			/* as in BcDbAction */
+	char	   *server_order;
+	int64		server_ends;	/* one that is to end; 0: none */
+} BcDbOrders;
+
 extern BcDbStatus bc_db_prepared(int64 task_id, int64 fence, const char *result,
-								 char **agent, char **diff);
+								 BcDbOrders *orders);
+
+/* What a server's runner told; *decision is what to do.  See boocoder._server_told(). */
+extern BcDbStatus bc_db_server_told(int64 server, const char *message, char **decision);
+
+/* It is gone for good. */
+extern BcDbStatus bc_db_server_ended(int64 server);
 
 /* Stores "n" EVENTS payloads; *last_seq is the newest event's number, or 0. */
 extern BcDbStatus bc_db_append(int n, const int64 *task_ids, const int64 *fences,

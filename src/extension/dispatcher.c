@@ -22,6 +22,7 @@
 #include "extension/jobs.h"
 #include "extension/leftovers.h"
 #include "extension/runners.h"
+#include "extension/servers.h"
 #include "extension/shmem.h"
 #include "extension/sink.h"
 #include "extension/tasks.h"
@@ -318,6 +319,9 @@ next_actions(TimestampTz now, bool everything)
 			case BC_DO_EVICT:
 				bc_backends_evict(action->backend);
 				break;
+			case BC_DO_END_SERVER:
+				bc_servers_end(action->server);
+				break;
 			case BC_DO_JOB:
 				bc_jobs_start(action);
 				break;
@@ -349,7 +353,7 @@ flush_events(TimestampTz now)
 static void
 serve(Oid extension)
 {
-	TimestampTz times[5];
+	TimestampTz times[6];
 	TimestampTz now;
 	uint32		work;
 	bool		slots_freed;
@@ -385,6 +389,7 @@ serve(Oid extension)
 
 	times[2] = bc_sink_due();
 	times[4] = bc_backends_tick(now);
+	times[5] = bc_servers_tick(now);
 	times[3] = bc_runners_reap() ? TimestampTzPlusMilliseconds(now, REAP_INTERVAL_MS) : 0;
 	wait_and_serve(wait_time(GetCurrentTimestamp(), times, lengthof(times)));
 }
@@ -499,6 +504,7 @@ bc_dispatcher_main(Datum arg)
 	bc_tasks_init();
 	bc_jobs_init();
 	bc_backends_init();
+	bc_servers_init();
 	scratch = AllocSetContextCreate(TopMemoryContext, "boocoder scratch",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(scratch);

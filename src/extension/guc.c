@@ -43,6 +43,10 @@ int			bc_max_warm;
 int			bc_worktree_grace_ms;
 int			bc_worktree_budget_mb;
 bool		bc_force_delete;
+int			bc_server_health_interval_ms;
+int			bc_server_health_timeout_ms;
+int			bc_server_health_failures;
+int			bc_server_stale_grace_ms;
 int			bc_ports_per_worktree;
 int			bc_port_first;
 int			bc_port_last;
@@ -124,6 +128,14 @@ static const IntSetting int_settings[] = {
 	{"boocoder.worktree_budget", "Disk space that the worktrees of one database may take.",
 	"Over it, worktrees whose time is not over yet go as well, if they are safe, and no new ones are made.  Zero: no limit.",
 	&bc_worktree_budget_mb, 0, 0, INT_MAX / 2, GUC_UNIT_MB},
+	{"boocoder.server_health_interval", "Time between two looks at an agent that serves many chats.",
+	NULL, &bc_server_health_interval_ms, 15 * 1000, 100, INT_MAX, GUC_UNIT_MS},
+	{"boocoder.server_health_timeout", "Time such a server has to answer.",
+	NULL, &bc_server_health_timeout_ms, 5 * 1000, 100, INT_MAX, GUC_UNIT_MS},
+	{"boocoder.server_health_failures", "Looks in a row at which a server was not healthy, until it is started again.",
+	"It is not while a turn runs on it.", &bc_server_health_failures, 20, 1, 10000, 0},
+	{"boocoder.server_stale_grace", "Time a server that is to be started again waits for turns that run on it.",
+	"They fail then.", &bc_server_stale_grace_ms, 120 * 1000, 0, INT_MAX, GUC_UNIT_MS},
 	{"boocoder.ports_per_worktree", "TCP ports leased to each worktree.",
 	"Its agent finds them in BOOCODER_PORT and BOOCODER_PORT_COUNT.  Zero: none.",
 	&bc_ports_per_worktree, 10, 0, 1000, 0},

@@ -245,6 +245,13 @@ bc_sql_host(PG_FUNCTION_ARGS)
 	add_int(&json, "worktree_grace_ms", bc_worktree_grace_ms);
 	add_int(&json, "worktree_budget", (int64) bc_worktree_budget_mb * 1024 * 1024);
 	add_int(&json, "max_diff_bytes", (int64) bc_max_diff_kb * 1024);
+	key(&json, "server");
+	appendStringInfoChar(&json, '{');
+	add_int(&json, "health_interval_ms", bc_server_health_interval_ms);
+	add_int(&json, "health_timeout_ms", bc_server_health_timeout_ms);
+	add_int(&json, "health_failures", bc_server_health_failures);
+	add_int(&json, "stale_grace_ms", bc_server_stale_grace_ms);
+	appendStringInfoChar(&json, '}');
 	key(&json, "ports");
 	appendStringInfoChar(&json, '{');
 	add_int(&json, "first", bc_port_first);

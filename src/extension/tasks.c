@@ -12,6 +12,7 @@
 #include "extension/backends.h"
 #include "extension/guc.h"
 #include "extension/runners.h"
+#include "extension/servers.h"
 #include "extension/sink.h"
 #include "extension/tasks.h"
 #include "extension/turn.h"
@@ -35,6 +36,7 @@ typedef struct BcTurn
 	bool		cancelled;		/* before there was an agent to tell */
 	bool		overdue;		/* its runner was killed for that */
 	int64		backend;		/* under which its agent is kept; 0: it is not */
+	int64		server;			/* that its agent is on; 0: on none */
 	BcRunner   *runner;			/* NULL: none at work */
 	TimestampTz deadline;		/* of the runner; 0: none of ours */
 	TimestampTz retry_at;		/* of a database call; 0: none waits */
@@ -174,6 +176,16 @@ keep_strings(BcTurn *turn, char *const *strings)
 	return copy;
 }
 
+/* An agent that is on a server has to know where that is. */
+static void
+tell_server(BcTurn *turn)
+{
+	char	   *answer = turn->server != 0 && turn->runner != NULL ? bc_servers_answer(turn->server) : NULL;
+
+	if (answer != NULL)
+		bc_runners_send(turn->runner, BC_FRAME_ANSWER, answer);
+}
+
 /* Orders a runner for the turn's next step; "backend": under which it is to be kept. */
 static void
 order(BcTurn *turn, char *const *prefix, const char *text, int timeout_ms, int64 backend)
@@ -191,6 +203,8 @@ order(BcTurn *turn, char *const *prefix, const char *text, int timeout_ms, int64
 		step(turn, BC_EVENT_GONE);
 		return;
 	}
+	if (text == turn->agent_order)
+		tell_server(turn);
 	turn->deadline = timeout_ms > 0 ?
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), timeout_ms) : 0;
 }
@@ -205,12 +219,11 @@ retry_later(BcTurn *turn, BcDbStatus status)
 static void
 ask_orders(BcTurn *turn)
 {
-	char	   *agent;
-	char	   *diff;
+	BcDbOrders	orders;
 	BcDbStatus	status;
 
 	turn->retry_at = 0;
-	status = bc_db_prepared(turn->task_id, turn->fence, turn->result, &agent, &diff);
+	status = bc_db_prepared(turn->task_id, turn->fence, turn->result, &orders);
 	switch (status)
 	{
 		case BC_DB_BUSY:
@@ -223,11 +236,16 @@ ask_orders(BcTurn *turn)
 		case BC_DB_OK:
 			break;
 	}
-	keep(turn, &turn->agent_order, agent);
-	keep(turn, &turn->diff_order, diff);
+	keep(turn, &turn->agent_order, orders.agent);
+	keep(turn, &turn->diff_order, orders.diff);
+	if (orders.server_ends != 0)
+		bc_servers_end(orders.server_ends);
+	turn->server = orders.server;
+	if (orders.server_order != NULL)
+		bc_servers_start(orders.server, turn->agent_prefix, orders.server_order);
 	if (turn->cancelled)
 		make_up(turn, &turn->result, true, "cancelled", "cancelled", "cancelled before it ran");
-	step(turn, agent != NULL && !turn->cancelled ? BC_EVENT_PREPARED : BC_EVENT_REFUSED);
+	step(turn, orders.agent != NULL && !turn->cancelled ? BC_EVENT_PREPARED : BC_EVENT_REFUSED);
 }
 
 static void
@@ -337,12 +355,15 @@ bc_tasks_start(const BcDbAction *action)
 	turn->task_id = action->task_id;
 	turn->fence = action->fence;
 	turn->backend = action->backend;
+	turn->server = action->server;
 	dlist_push_tail(&turns, &turn->node);
 	nturns++;
 	keep(turn, &turn->agent_order, action->agent);
 	keep(turn, &turn->diff_order, action->diff);
 	turn->git_prefix = keep_strings(turn, action->git_prefix);
 	turn->agent_prefix = keep_strings(turn, action->agent_prefix);
+	if (action->server_order != NULL)
+		bc_servers_start(action->server, turn->agent_prefix, action->server_order);
 	if (action->prepare != NULL)
 	{
 		turn->state = BC_TURN_PREPARING;
@@ -388,6 +409,21 @@ bc_tasks_answer(int64 task_id, int64 fence, const char *answer)
 	if (turn != NULL && turn->fence == fence && turn->state == BC_TURN_RUNNING &&
 		turn->runner != NULL)
 		bc_runners_send(turn->runner, BC_FRAME_ANSWER, answer);
+}
+
+void
+bc_tasks_server(int64 server, const char *answer)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &turns)
+	{
+		BcTurn	   *turn = dlist_container(BcTurn, node, iter.cur);
+
+		if (turn->server == server && turn->runner != NULL &&
+			(turn->state == BC_TURN_RUNNING || turn->state == BC_TURN_CANCELLING))
+			bc_runners_send(turn->runner, BC_FRAME_ANSWER, answer);
+	}
 }
 
 void

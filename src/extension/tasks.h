@@ -22,6 +22,9 @@ extern void bc_tasks_cancel(int64 task_id, int64 fence);
 /* Tells the agent of a running task something: an answer, or a mode to go into (JSON text). */
 extern void bc_tasks_answer(int64 task_id, int64 fence, const char *answer);
 
+/* The server that turns are on has come, gone, or moved: an ANSWER for their agents (JSON text). */
+extern void bc_tasks_server(int64 server, const char *answer);
+
 /* The task waits for a person, or does so no more: meanwhile it holds no slot. */
 extern void bc_tasks_block(int64 task_id, int64 fence, bool blocked);
 
