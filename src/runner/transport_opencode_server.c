@@ -337,7 +337,11 @@ prompted(const BcHttpAnswer *answer)
 	}
 	step = STEP_RUNNING;
 	bc_agent_expect(0, NULL, NULL);
-	look_later(answer->status == 0 ? LOOK_AGAIN_MS : LOOK_AFTER_MS);
+	/* The stream may have been faster than this answer. */
+	if (bc_opencode_map_answered(map) || bc_opencode_map_doubted(map))
+		look_later(0);
+	else
+		look_later(answer->status == 0 ? LOOK_AGAIN_MS : LOOK_AFTER_MS);
 	if (bc_agent_cancelled())
 		abort_run();
 }
