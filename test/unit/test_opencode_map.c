@@ -133,6 +133,20 @@ assert_texts(const char *expected)
 	json_decref(texts);
 }
 
+/* All that was streamed, in one text */
+static void
+assert_streamed(const char *expected)
+{
+	char		all[1000] = "";
+	size_t		i;
+	json_t	   *item;
+
+	json_array_foreach((json_t *) capture_events(), i, item)
+		if (strcmp(json_string_value(json_object_get(item, "kind")), "text") == 0)
+			strcat(all, json_string_value(json_object_get(json_object_get(item, "payload"), "delta")));
+	assert_string_equal(all, expected);
+}
+
 /* --- usage --- */
 
 static void
@@ -236,6 +250,7 @@ holes_are_filled(void **state)
 	part("msg_501", "t2", "'type': 'text', 'text': 'Missed.', 'time': {'end': 1}");
 	(void) over();
 	assert_texts("['One two three ', 'Missed.']");
+	assert_streamed("One two three Missed.");
 }
 
 static void
