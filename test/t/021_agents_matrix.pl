@@ -28,6 +28,7 @@ BAIL_OUT("node is $no_node, or set BOOCODER_SKIP_REAL_AGENTS=1") if $no_node;
 
 my @columns = qw(probe edits reasoning asks cancel refused retries cut usage cancelled models modes commands resume kept);
 my $line_mode = 'no: it does not tell in this mode';
+my $by_acp = 'no: it is not asked over this transport';
 my $no_asking = 'no: it has no way to ask';
 my $gives_up = 'no: it gives up, the task fails with `rate_limited`';
 my $breaks = 'no: it gives up, the task fails with `agent_error`';
@@ -36,6 +37,7 @@ my $no_resume = 'no: each turn is a conversation of its own, in the same worktre
 my $ends = 'no: it ends with the turn';
 my %expected = (
 	'opencode-acp' => { usage => 'no: tokens of the last call of a turn; the cost is complete', cancelled => $not_then },
+	'opencode-server' => { models => $by_acp, modes => $by_acp, commands => $by_acp },
 	'opencode' => { asks => $no_asking, models => $line_mode, modes => $line_mode, commands => $line_mode },
 	'qwen-acp' => {},
 	'qwen-stream' => { models => $line_mode, modes => $line_mode },
@@ -57,7 +59,7 @@ my %expected = (
 		modes => $line_mode, commands => $line_mode },
 );
 $_->{resume} = $no_resume for @expected{qw(codex gemini-stream goose-stream)};
-$expected{$_}{kept} = $ends for grep { !/-acp$|^gemini$|^goose$/ } keys %expected;
+$expected{$_}{kept} = $ends for grep { !/-acp$|-server$|^gemini$|^goose$/ } keys %expected;
 $expected{gemini}{resume} = 'no: it does not find the session again';
 
 # The modes for working unasked and for asking. An agent without any asks by its configuration, or never.
@@ -264,6 +266,7 @@ sub try_agent
 	$seen{kept} = yes(sql($node, "SELECT state || turns FROM boocoder.backends WHERE chat_id = $chat") eq 'idle2'
 		  && grep { $_->{earlier} } requests($name, "$name/third.txt"));
 	sql($node, "UPDATE boocoder.chats SET closed_at = now() WHERE closed_at IS NULL");
+	sql($node, "UPDATE boocoder.servers SET last_used_at = '2000-01-01'");
 
 	# the probe, with nothing else under way: it has a deadline
 	sql($node, "SELECT boocoder.probe_agents('$agent')");

@@ -72,14 +72,14 @@ sub agent_rows
 		push @rows, \%row;
 	};
 
-	for my $name (qw(opencode-acp opencode))
+	for my $name (qw(opencode-acp opencode-server opencode))
 	{
 		$add->(
 			name => $name, label => 'opencode', program => 'opencode', kind => 'opencode', model => 'stub/stub-model',
-			transport => $name eq 'opencode' ? 'opencode' : 'acp',
+			transport => { 'opencode-acp' => 'acp', 'opencode-server' => 'opencode_server', opencode => 'opencode' }->{$name},
 			command => $name eq 'opencode'
 			? [ 'opencode', 'run', '--format', 'json', '--auto', '--thinking', '-m', '{model}', '-s', '{session}' ]
-			: [ 'opencode', 'acp' ],
+			: [ 'opencode', $name eq 'opencode-acp' ? 'acp' : 'serve' ],
 			env => {
 				OPENCODE_CONFIG_CONTENT => $json->encode({
 					autoupdate => $false, share => 'disabled', model => 'stub/stub-model', small_model => 'stub/stub-small',
