@@ -110,6 +110,9 @@ on_message(void *owner, BcRunner *runner, BcFrameType type, const StringInfoData
 	switch (type)
 	{
 		case BC_FRAME_EVENTS:
+			/* It has begun. */
+			if (turn->state == BC_TURN_RUNNING)
+				turn->deadline = 0;
 			bc_sink_add(turn->task_id, turn->fence, payload);
 			break;
 		case BC_FRAME_RESULT:
@@ -147,6 +150,9 @@ on_gone(void *owner, BcRunner *runner, const char *why)
 	if (turn->state == BC_TURN_CANCELLING)
 		make_up(turn, &turn->result, ok, "cancelled", "cancelled",
 				"the agent did not end by itself");
+	else if (turn->overdue && turn->state == BC_TURN_RUNNING)
+		make_up(turn, &turn->result, ok, "failed", "runner_start_failed",
+				"the launch prefix started no runner within boocoder.handshake_timeout");
 	else if (turn->overdue)
 		make_up(turn, result_slot(turn), ok, "failed", "git_timeout",
 				"a git operation took longer than boocoder.git_timeout");
@@ -286,7 +292,9 @@ act(BcTurn *turn, BcTurnAction action)
 			ask_orders(turn);
 			break;
 		case BC_ACTION_START_AGENT:
-			order(turn, turn->agent_prefix, turn->agent_order, 0, turn->backend);
+			/* A prefix can hang before there is a runner that keeps time. */
+			order(turn, turn->agent_prefix, turn->agent_order,
+				  turn->agent_prefix != NULL ? bc_handshake_timeout_ms : 0, turn->backend);
 			break;
 		case BC_ACTION_NOTE_CANCEL:
 			turn->cancelled = true;

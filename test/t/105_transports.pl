@@ -56,10 +56,11 @@ sub name { my ($row, $what) = @_; return "$row->{name}, sandbox $sandbox: $what"
 # ---- tasks of all rows at once ----
 
 # begin(SCENARIO, [STEP ...], OPTION => VALUE ...): a task of each row that can; a list of {row, task, marker}. MARKER in a
-# step is replaced by a word of the task's own.
+# step is replaced by a word of the task's own; "first": also kept agents have no turn before.
 sub begin
 {
 	my ($scenario, $script, %option) = @_;
+	my $first = delete $option{first};
 	my @runs;
 	for my $row (@rows)
 	{
@@ -71,9 +72,22 @@ sub begin
 		}
 		my $marker = sprintf 'boocoder-transports-%d-%d', $$, ++$serial;
 		my $prompt = prompt_for($row, map { [ map { s/MARKER/$marker/gr } @$_ ] } @$script);
-		push @runs, { row => $row, marker => $marker, task => run_task($node, $prompt, 'demo', agent => $row->{name}, %option) };
+		push @runs, { row => $row, marker => $marker,
+			task => $row->{kept} && !$first ? second_turn($row, $prompt, %option) : run_task($node, $prompt, 'demo', agent => $row->{name}, %option) };
 	}
 	return @runs;
+}
+
+# In a chat whose agent has had a turn, and waits
+sub second_turn
+{
+	my ($row, $prompt, %option) = @_;
+	my $session = sql($node, "INSERT INTO boocoder.sessions (project_id) SELECT id FROM boocoder.projects WHERE name = 'demo' RETURNING id");
+	my $chat = sql($node, "INSERT INTO boocoder.chats (session_id) VALUES ($session) RETURNING id");
+	settles($node, run_task($node, prompt_for($row, [ 'say', 'Hello.' ]), 'demo', agent => $row->{name}, chat => $chat),
+		'completed', name($row, 'a first turn'));
+	is(sql($node, "SELECT string_agg(state, ' ') FROM boocoder.backends WHERE chat_id = $chat"), 'idle', name($row, 'its agent waits'));
+	return run_task($node, $prompt, 'demo', agent => $row->{name}, chat => $chat, %option);
 }
 
 sub ends
@@ -84,20 +98,27 @@ sub ends
 	is(task_row($node, $run->{task})->{failure_reason}, $reason, name($run->{row}, "$what: reason")) if defined $reason;
 }
 
-# The processes of a run, known by their environment, or by the marker where they have none.
+# The processes of a run, known by its session in their environment, or by the marker where they have none.
 sub its_processes
 {
 	my ($run) = @_;
+	$run->{session} //= task_row($node, $run->{task})->{session_id} // return;
 	return processes(sub {
 		my ($p) = @_;
-		return $p->{environ} =~ /^BOOCODER_TASK_ID=$run->{task}$/m && $p->{environ} =~ /^BOOCODER_WORKTREE=\Q@{[ worktree_root($node) ]}\E/m
+		return $p->{environ} =~ /^BOOCODER_SESSION_ID=$run->{session}$/m && $p->{environ} =~ /^BOOCODER_WORKTREE=\Q@{[ worktree_root($node) ]}\E/m
 		  || $p->{cmdline} =~ /\Q$run->{marker}\E-\w+\n?\z/ });
 }
 
+# "intact": the conversation can go on, so an agent that is kept goes with its session only, and what it started with it.
 sub nothing_left
 {
-	my ($run, $what) = @_;
+	my ($run, $what, $intact) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	if ($intact && task_row($node, $run->{task})->{warm})
+	{
+		ok(agent_of($run), name($run->{row}, "$what: the agent is kept"));
+		sql($node, "SELECT boocoder.close_session($run->{session}, force => true)");
+	}
 	my @left;
 	my $gone = until_true(sub { @left = its_processes($run); return @left == 0 }, 2);
 	ok($gone, name($run->{row}, "$what: no process is left after 2 s")) and return;
@@ -194,7 +215,7 @@ sub scenario_edit
 		my $files = repo_files($repo);
 		is(join('', map { $files->{$_} // '-' } 'hello.txt', "$run->{marker}.txt", 'copy.txt') =~ s/\n//gr, 'changednewnew',
 			name($row, 'the checkout has them'));
-		nothing_left($run, 'a completed task');
+		nothing_left($more, 'a completed task', 1);
 		# as it was for the next one
 		git($repo, 'reset', '-q', '--hard');
 		git($repo, 'clean', '-qfd');
@@ -227,7 +248,7 @@ sub scenario_cancel
 	for my $run (@runs)
 	{
 		ends($run, 'cancelled', 'cancelled', 'a cancel', 10);
-		nothing_left($run, 'a cancel');
+		nothing_left($run, 'a cancel', 1);
 		like(text_of($node, $run->{task}), qr/litter is out/, name($run->{row}, 'a cancel: what it said is kept'));
 	}
 }
@@ -323,7 +344,7 @@ sub scenario_no_secret
 	{
 		my ($what, $reference) = @$case;
 		sql($node, 'UPDATE boocoder.providers SET env = ' . literal(json->encode({ %env, BAD_KEY => $reference })) . " WHERE name = '$_->{name}'") for @rows;
-		ends($_, 'failed', 'secret_unavailable', $what) for begin($what, [ [ 'say', 'Without a key.' ] ]);
+		ends($_, 'failed', 'secret_unavailable', $what) for begin($what, [ [ 'say', 'Without a key.' ] ], first => 1);
 	}
 	sql($node, 'UPDATE boocoder.providers SET env = ' . literal(json->encode(\%env)) . " WHERE name = '$_->{name}'") for @rows;
 }
@@ -386,6 +407,7 @@ for my $setting (qw(on off))
 	}
 }
 is(sql($node, "SELECT count(*) FROM boocoder.tasks WHERE state IN ('pending', 'running', 'blocked')"), '0', 'no task is left open');
+sql($node, 'SELECT boocoder.close_session(id, force => true) FROM boocoder.sessions WHERE closed_at IS NULL');
 ok(none_left($node), 'no process is left');
 secrets_are_nowhere();
 done_testing();

@@ -21,6 +21,7 @@
 #   words      {STEP => CODE}: the words for a step; "between" joins them
 #   program    what the agent's own command line looks like, the programs around it aside
 #   reasons    {exit, fail, killed}: why a task fails whose agent ends with a status, tells it, is killed
+#   kept       1: the agent stays for other turns of its chat, and each scenario is the second turn of one
 #   cannot     {SCENARIO or STEP => why}: what this transport has no way to do
 package BoocoderTransports;
 
@@ -47,6 +48,17 @@ my @stream = (
 	},
 	reasons => { exit => 'agent_exited', fail => 'agent_error', killed => 'agent_exited' });
 
+my @acp = (
+	transport => 'acp', command => ["$agents_dir/fake-acp"], between => ';', program => qr{/fake-acp\n},
+	words => {
+		%by_name,
+		say => sub { return "text $_[0]\\n" },
+		noise => sub { return ('junk not a message', 'nul', 'bad-utf8', 'surrogates', 'deep 5000') },
+		hang => sub { return 'silence' },
+		fail => sub { return "error -32603 $_[0]" },
+	},
+	reasons => { exit => 'agent_exited', fail => 'agent_error', killed => 'agent_exited' });
+
 my @rows = (
 	{
 		name => 'command', transport => 'command', command => [ '/bin/sh', '-c', 'eval "$0"' ], between => "\n",
@@ -63,17 +75,8 @@ my @rows = (
 		reasons => { exit => 'exit_nonzero', killed => 'killed_by_signal' },
 		cannot => { fail => $own_status },
 	},
-	{
-		name => 'acp', transport => 'acp', command => ["$agents_dir/fake-acp"], between => ';', program => qr{/fake-acp\n},
-		words => {
-			%by_name,
-			say => sub { return "text $_[0]\\n" },
-			noise => sub { return ('junk not a message', 'nul', 'bad-utf8', 'surrogates', 'deep 5000') },
-			hang => sub { return 'silence' },
-			fail => sub { return "error -32603 $_[0]" },
-		},
-		reasons => { exit => 'agent_exited', fail => 'agent_error', killed => 'agent_exited' },
-	},
+	{ name => 'acp', @acp },
+	{ name => 'acp_kept', @acp, kept => 1 },
 	{ name => 'stream_json', command => [ "$agents_dir/fake-stream", '--dialect=claude' ], @stream },
 	{
 		name => 'stream_json_control', @stream,
