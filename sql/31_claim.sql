@@ -104,10 +104,11 @@ DECLARE
 	obstacle text[];
 	the_message bigint;
 	argv text[];
+	hash text;
 	is_warm boolean;
 	orders record;
 BEGIN
-	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, s.owner, c.model, a.install_path, m.wanted_mode, m.agent_session_id,
+	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, s.owner, c.model, a.install_path, m.wanted_mode, m.agent_session_id, m.status AS agent_status, m.config_hash,
 		   coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode') AS agent
 	  INTO STRICT r
 	  FROM boocoder.projects p
@@ -188,11 +189,15 @@ BEGIN
 	agent_prefix := nullif(CASE WHEN cardinality(provider.launch_prefix) > 0 THEN provider.launch_prefix
 								ELSE project.launch_prefix END, '{}');
 	IF is_warm THEN
-		SELECT b.backend, b.ends INTO backend, ends
-		  FROM boocoder._take_backend(t, worktree, boocoder._config_hash(provider, worktree, argv, agent_prefix, host)) b;
+		hash := boocoder._config_hash(provider, worktree, argv, agent_prefix, host);
+		IF provider.transport = 'opencode_server' THEN
+			hash := md5(concat_ws(E'\x01', hash, t.model, coalesce(t.mode, r.wanted_mode)));
+		END IF;
+		SELECT b.backend, b.ends INTO backend, ends FROM boocoder._take_backend(t, worktree, hash) b;
 	END IF;
 	IF is_warm OR (r.agent_session_id IS NOT NULL AND NOT boocoder._asks_once(t.creator)) THEN
-		orders.agent := boocoder._continued(orders.agent, is_warm, r.agent_session_id);
+		orders.agent := boocoder._continued(orders.agent, is_warm, r.agent_session_id,
+			boocoder._stale(provider.transport, r.agent_status, r.config_hash, hash));
 	END IF;
 	diff := orders.diff;
 	-- one for a worktree that is not made yet is taken when it is

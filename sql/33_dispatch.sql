@@ -295,20 +295,23 @@ BEGIN
 	IF t.cancel_requested_at IS NOT NULL THEN
 		RETURN;
 	END IF;
-	SELECT p AS project, v AS provider, w AS worktree, boocoder._argv(v, a.install_path) AS argv, m.wanted_mode, m.agent_session_id
+	SELECT p AS project, v AS provider, w AS worktree, boocoder._argv(v, a.install_path) AS argv, m.wanted_mode, m.agent_session_id,
+		   m.status AS agent_status, m.config_hash, b.config_hash AS new_hash
 	  INTO STRICT r
 	  FROM boocoder.projects p
 	  JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
 	  JOIN boocoder.providers v ON v.name = t.agent
 	  LEFT JOIN boocoder.available_agents a ON a.name = v.name
 	  LEFT JOIN boocoder.agent_sessions m ON m.chat_id = t.chat_id AND m.agent = v.name
+	  LEFT JOIN boocoder.backends b ON b.task_id = t.id AND b.state = 'busy'
 	 WHERE p.id = t.project_id;
 	project := r.project;
 	provider := r.provider;
 	worktree := r.worktree;
 	orders := boocoder._orders(t, project, worktree, provider, r.argv, coalesce(t.mode, r.wanted_mode), host);
 	agent := boocoder._continued(orders.agent, coalesce(t.warm, false),
-		CASE WHEN NOT boocoder._asks_once(t.creator) THEN r.agent_session_id END);
+		CASE WHEN NOT boocoder._asks_once(t.creator) THEN r.agent_session_id END,
+		boocoder._stale(provider.transport, r.agent_status, r.config_hash, r.new_hash));
 	diff := orders.diff;
 	IF provider.transport = 'opencode_server' THEN
 		SELECT s.server, s.start_order, s.ends INTO server, server_order, server_ends

@@ -66,11 +66,28 @@ $$;
 COMMENT ON FUNCTION boocoder._take_backend(boocoder.tasks, boocoder.worktrees, text) IS
 	'the backend for a turn, busy from now on; and one that is to end before';
 
-CREATE FUNCTION boocoder._continued(agent jsonb, warm boolean, session text) RETURNS jsonb
+-- A server's session that crashed, or was begun with another model, mode or provider, is not gone on with.
+CREATE FUNCTION boocoder._stale(transport text, status text, old_hash text, new_hash text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF transport <> 'opencode_server' THEN
+		RETURN NULL;
+	ELSIF status = 'crashed' THEN
+		RETURN 'the session has crashed';
+	ELSIF old_hash IS DISTINCT FROM new_hash THEN
+		RETURN 'model, mode or provider is another one';
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION boocoder._stale(text, text, text, text) IS 'why an agent is not to go on with its earlier session; NULL: it is';
+
+CREATE FUNCTION boocoder._continued(agent jsonb, warm boolean, session text, stale text) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF session IS NOT NULL THEN
-		agent := agent || jsonb_build_object('resume', jsonb_build_object('session_id', session));
+		agent := agent || jsonb_build_object('resume', jsonb_build_object('session_id', session) ||
+			CASE WHEN stale IS NOT NULL THEN jsonb_build_object('allowed', false, 'reason', stale) ELSE '{}' END);
 	END IF;
 	IF warm THEN
 		agent := agent || '{"warm": true}';
@@ -78,7 +95,7 @@ BEGIN
 	RETURN agent;
 END
 $$;
-COMMENT ON FUNCTION boocoder._continued(jsonb, boolean, text) IS 'an agent''s order with what goes on: its process, its session';
+COMMENT ON FUNCTION boocoder._continued(jsonb, boolean, text, text) IS 'an agent''s order with what goes on: its process, its session';
 
 -- What an attempt leaves of its agent: a session to go on with, and perhaps a process.
 CREATE FUNCTION boocoder._turn_ended(t boocoder.tasks, result jsonb) RETURNS void

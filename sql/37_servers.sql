@@ -149,6 +149,12 @@ BEGIN
 			s.state := CASE WHEN s.ready_at IS NULL OR (s.restarts > 0 AND s.ready_at > at - interval '10 s') THEN 'failed' ELSE 'exited' END;
 			s.pid := NULL;
 			s.url := NULL;
+			-- its sessions have crashed with it
+			UPDATE boocoder.agent_sessions m SET status = 'crashed', pid = NULL
+			 WHERE (m.chat_id, m.agent) IN (SELECT q.chat_id, q.agent FROM boocoder.agent_sessions q
+											  JOIN boocoder.backends b ON b.chat_id = q.chat_id AND b.agent = q.agent
+											 WHERE b.server_id = s.id AND b.state = 'idle' FOR NO KEY UPDATE OF q SKIP LOCKED);
+			UPDATE boocoder.backends b SET state = 'ending' WHERE b.server_id = s.id AND b.state = 'idle';
 			s.problem := format('the server ended (%s)', coalesce(
 				'signal ' || (message #>> '{result,signal}'), 'status ' || (message #>> '{result,exit_code}'), message #>> '{result,message}', 'unknown'));
 		ELSE

@@ -279,10 +279,11 @@ DECLARE
 	obstacle text[];
 	the_message bigint;
 	argv text[];
+	hash text;
 	is_warm boolean;
 	orders record;
 BEGIN
-	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, s.owner, c.model, a.install_path, m.wanted_mode, m.agent_session_id,
+	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, s.owner, c.model, a.install_path, m.wanted_mode, m.agent_session_id, m.status AS agent_status, m.config_hash,
 		   coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode') AS agent
 	  INTO STRICT r
 	  FROM boocoder.projects p
@@ -363,11 +364,15 @@ BEGIN
 	agent_prefix := nullif(CASE WHEN cardinality(provider.launch_prefix) > 0 THEN provider.launch_prefix
 								ELSE project.launch_prefix END, '{}');
 	IF is_warm THEN
-		SELECT b.backend, b.ends INTO backend, ends
-		  FROM boocoder._take_backend(t, worktree, boocoder._config_hash(provider, worktree, argv, agent_prefix, host)) b;
+		hash := boocoder._config_hash(provider, worktree, argv, agent_prefix, host);
+		IF provider.transport = 'opencode_server' THEN
+			hash := md5(concat_ws(E'\x01', hash, t.model, coalesce(t.mode, r.wanted_mode)));
+		END IF;
+		SELECT b.backend, b.ends INTO backend, ends FROM boocoder._take_backend(t, worktree, hash) b;
 	END IF;
 	IF is_warm OR (r.agent_session_id IS NOT NULL AND NOT boocoder._asks_once(t.creator)) THEN
-		orders.agent := boocoder._continued(orders.agent, is_warm, r.agent_session_id);
+		orders.agent := boocoder._continued(orders.agent, is_warm, r.agent_session_id,
+			boocoder._stale(provider.transport, r.agent_status, r.config_hash, hash));
 	END IF;
 	diff := orders.diff;
 	-- one for a worktree that is not made yet is taken when it is
@@ -801,20 +806,23 @@ BEGIN
 	IF t.cancel_requested_at IS NOT NULL THEN
 		RETURN;
 	END IF;
-	SELECT p AS project, v AS provider, w AS worktree, boocoder._argv(v, a.install_path) AS argv, m.wanted_mode, m.agent_session_id
+	SELECT p AS project, v AS provider, w AS worktree, boocoder._argv(v, a.install_path) AS argv, m.wanted_mode, m.agent_session_id,
+		   m.status AS agent_status, m.config_hash, b.config_hash AS new_hash
 	  INTO STRICT r
 	  FROM boocoder.projects p
 	  JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
 	  JOIN boocoder.providers v ON v.name = t.agent
 	  LEFT JOIN boocoder.available_agents a ON a.name = v.name
 	  LEFT JOIN boocoder.agent_sessions m ON m.chat_id = t.chat_id AND m.agent = v.name
+	  LEFT JOIN boocoder.backends b ON b.task_id = t.id AND b.state = 'busy'
 	 WHERE p.id = t.project_id;
 	project := r.project;
 	provider := r.provider;
 	worktree := r.worktree;
 	orders := boocoder._orders(t, project, worktree, provider, r.argv, coalesce(t.mode, r.wanted_mode), host);
 	agent := boocoder._continued(orders.agent, coalesce(t.warm, false),
-		CASE WHEN NOT boocoder._asks_once(t.creator) THEN r.agent_session_id END);
+		CASE WHEN NOT boocoder._asks_once(t.creator) THEN r.agent_session_id END,
+		boocoder._stale(provider.transport, r.agent_status, r.config_hash, r.new_hash));
 	diff := orders.diff;
 	IF provider.transport = 'opencode_server' THEN
 		SELECT s.server, s.start_order, s.ends INTO server, server_order, server_ends
@@ -1207,11 +1215,26 @@ BEGIN
 									 WHERE q.chat_id = t.chat_id AND q.agent = t.agent FOR NO KEY UPDATE SKIP LOCKED);
 END
 $$;
-CREATE FUNCTION boocoder._continued(agent jsonb, warm boolean, session text) RETURNS jsonb
+-- A server's session that crashed, or was begun with another model, mode or provider, is not gone on with.
+CREATE FUNCTION boocoder._stale(transport text, status text, old_hash text, new_hash text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF transport <> 'opencode_server' THEN
+		RETURN NULL;
+	ELSIF status = 'crashed' THEN
+		RETURN 'the session has crashed';
+	ELSIF old_hash IS DISTINCT FROM new_hash THEN
+		RETURN 'model, mode or provider is another one';
+	END IF;
+	RETURN NULL;
+END
+$$;
+CREATE FUNCTION boocoder._continued(agent jsonb, warm boolean, session text, stale text) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF session IS NOT NULL THEN
-		agent := agent || jsonb_build_object('resume', jsonb_build_object('session_id', session));
+		agent := agent || jsonb_build_object('resume', jsonb_build_object('session_id', session) ||
+			CASE WHEN stale IS NOT NULL THEN jsonb_build_object('allowed', false, 'reason', stale) ELSE '{}' END);
 	END IF;
 	IF warm THEN
 		agent := agent || '{"warm": true}';
@@ -1447,6 +1470,12 @@ BEGIN
 			s.state := CASE WHEN s.ready_at IS NULL OR (s.restarts > 0 AND s.ready_at > at - interval '10 s') THEN 'failed' ELSE 'exited' END;
 			s.pid := NULL;
 			s.url := NULL;
+			-- its sessions have crashed with it
+			UPDATE boocoder.agent_sessions m SET status = 'crashed', pid = NULL
+			 WHERE (m.chat_id, m.agent) IN (SELECT q.chat_id, q.agent FROM boocoder.agent_sessions q
+											  JOIN boocoder.backends b ON b.chat_id = q.chat_id AND b.agent = q.agent
+											 WHERE b.server_id = s.id AND b.state = 'idle' FOR NO KEY UPDATE OF q SKIP LOCKED);
+			UPDATE boocoder.backends b SET state = 'ending' WHERE b.server_id = s.id AND b.state = 'idle';
 			s.problem := format('the server ended (%s)', coalesce(
 				'signal ' || (message #>> '{result,signal}'), 'status ' || (message #>> '{result,exit_code}'), message #>> '{result,message}', 'unknown'));
 		ELSE
@@ -1796,7 +1825,7 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._ask(boocoder.tasks, jsonb), boocoder._note(boocoder.events), boocoder._attend(), boocoder._withdraw(boocoder.tasks),
 	boocoder._asks_once(text), boocoder._warm(boocoder.providers, bigint, bigint, text),
 	boocoder._config_hash(boocoder.providers, boocoder.worktrees, text[], text[], jsonb),
-	boocoder._take_backend(boocoder.tasks, boocoder.worktrees, text), boocoder._continued(jsonb, boolean, text),
+	boocoder._take_backend(boocoder.tasks, boocoder.worktrees, text), boocoder._continued(jsonb, boolean, text, text), boocoder._stale(text, text, text, text),
 	boocoder._turn_ended(boocoder.tasks, jsonb), boocoder._evictions(timestamptz, interval, integer), boocoder._evict(),
 	boocoder._backend_started(bigint, integer), boocoder._backend_ended(bigint), boocoder._forget_backends(),
 	boocoder._home(boocoder.worktrees), boocoder._new_path(text), boocoder._risks(jsonb, bigint, bigint), boocoder._risks_of(boocoder.worktrees),
@@ -1889,7 +1918,8 @@ COMMENT ON FUNCTION boocoder._config_hash(boocoder.providers, boocoder.worktrees
 	'a fingerprint of how an agent is started: another one means another process';
 COMMENT ON FUNCTION boocoder._take_backend(boocoder.tasks, boocoder.worktrees, text) IS
 	'the backend for a turn, busy from now on; and one that is to end before';
-COMMENT ON FUNCTION boocoder._continued(jsonb, boolean, text) IS 'an agent''s order with what goes on: its process, its session';
+COMMENT ON FUNCTION boocoder._stale(text, text, text, text) IS 'why an agent is not to go on with its earlier session; NULL: it is';
+COMMENT ON FUNCTION boocoder._continued(jsonb, boolean, text, text) IS 'an agent''s order with what goes on: its process, its session';
 COMMENT ON FUNCTION boocoder._turn_ended(boocoder.tasks, jsonb) IS
 	'after a turn: the agent''s session, for the next one to go on with, and whether its process waits for that';
 COMMENT ON FUNCTION boocoder._evictions(timestamptz, interval, integer) IS
