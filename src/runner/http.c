@@ -159,6 +159,18 @@ replace(char **where, const char *text)
 	*where = text != NULL ? bc_strdup(text) : NULL;
 }
 
+static bool
+same(const char *a, const char *b)
+{
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+bool
+bc_http_is_server(const char *url, const char *username, const char *password)
+{
+	return base != NULL && same(url, base) && same(username, user) && same(password, secret);
+}
+
 bool
 bc_http_server(const char *url, const char *username, const char *password)
 {

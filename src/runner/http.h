@@ -26,6 +26,9 @@ typedef struct BcHttpAnswer
 
 typedef void (*BcHttpHandler) (const BcHttpAnswer *answer, void *arg);
 
+/* Is it the server that is known already? */
+extern bool bc_http_is_server(const char *url, const char *username, const char *password);
+
 /* Where the server is: "http://127.0.0.1:PORT".  What is under way is forgotten.  False: no such URL. */
 extern bool bc_http_server(const char *url, const char *username, const char *password);
 

@@ -74,6 +74,7 @@ static bool sent_again;
 static bool restarted;			/* the server, since the prompt was sent */
 static bool missed;				/* since the turn began, events may have been missed */
 static int64_t linger_until;
+static json_t *early_server;	/* told before the agent's turn had begun, or NULL */
 static char *failure;			/* the reason that the dispatcher gave */
 
 
@@ -551,10 +552,17 @@ begin_turn(void)
 }
 
 static void
+expect_stream(void)
+{
+	bc_agent_expect(bc_agent_limit("handshake_ms"), "handshake_timeout",
+					"the server did not open its stream of events in time");
+}
+
+static void server_known(const json_t *server);
+
+static void
 start(void)
 {
-	bc_opencode_map_free(map);
-	bc_acp_map_free(acp);
 	map = bc_opencode_map_new();
 	acp = bc_acp_map_new();
 	bc_sse_init(&sse, (size_t) bc_agent_limit("max_line"));
@@ -563,13 +571,8 @@ start(void)
 	begin_turn();
 	bc_agent_expect(bc_agent_limit("handshake_ms"), "handshake_timeout",
 					"the agent's server was not ready in time");
-}
-
-static void
-expect_stream(void)
-{
-	bc_agent_expect(bc_agent_limit("handshake_ms"), "handshake_timeout",
-					"the server did not open its stream of events in time");
+	if (early_server != NULL)
+		server_known(early_server);
 }
 
 static void
@@ -588,8 +591,20 @@ again(void)
 static void
 server_known(const json_t *server)
 {
-	if (!bc_http_server(bc_step_string(server, "url"), bc_step_string(server, "username"),
-						bc_step_string(server, "password")))
+	const char *url = bc_step_string(server, "url");
+	const char *username = bc_step_string(server, "username");
+	const char *password = bc_step_string(server, "password");
+
+	if (map == NULL)
+	{
+		json_decref(early_server);
+		early_server = json_incref((json_t *) server);
+		return;
+	}
+	/* It may be told with every turn. */
+	if (step != STEP_SERVER && bc_http_is_server(url, username, password))
+		return;
+	if (!bc_http_server(url, username, password))
 	{
 		bc_agent_abort("protocol_error", "the server's address is none");
 		return;
