@@ -104,6 +104,14 @@ kill 'KILL', $serving[0]{pid};
 ok(until_true(sub { my $s = server(); $s && $s->{state} eq 'ready' && $s->{restarts} == 1 }, 10), 'a server that is killed is started again');
 $task = turn($chat, 'text back', 'a turn on the new one');
 is(text_of($node, $task), 'back', 'works');
+isnt(session_of($chat), $id, 'in another session: a crashed one is not gone on with');
+is(scalar(@{ [ events_of($node, $task, 'context_reset') ] }), 1, 'which is told');
+$id = session_of($chat);
+sql($node, "SELECT boocoder.wait($task)");
+$task = sql($node, 'INSERT INTO boocoder.tasks (project_id, session_id, chat_id, creator, input, agent, mode)'
+	  . " SELECT 1, session_id, id, 'chat', 'text other', 'served', 'plan' FROM boocoder.chats WHERE id = $chat RETURNING id");
+settles($node, $task, 'completed', 'a turn in another mode');
+isnt(session_of($chat), $id, 'is of another session, too');
 $task = say_to($chat, 'text half; wait 1500; text done');
 ok(until_true(sub { @{ [ events_of($node, $task, 'text') ] } }), 'a turn is under way');
 my ($process) = serving();
