@@ -4,13 +4,14 @@
  *	  How long after the commit of an INSERT a task is claimed, and how long
  *	  until its agent's first instruction.
  *
- *	  dispatch_latency CONNINFO COUNT AGENT SESSION PAUSE_MS
+ *	  dispatch_latency CONNINFO COUNT AGENT SESSION PAUSE_MS [CHAT INPUT]
  *
  * One task at a time.  "Claimed" is when another connection sees the committed
  * claim; it looks all the time, so its own query is part of the figure, and is
  * printed beside it, as is the time of the INSERT with its commit: what one
  * statement costs a server that was idle before.  The agent prints its clock, in ms.  SESSION is an id, or
- * null for a new session (and worktree) each time.
+ * null for a new session (and worktree) each time.  With CHAT the tasks are turns
+ * of that chat, and what is printed by INPUT is when the prompt came.
  */
 #include <string.h>
 #include <time.h>
@@ -51,7 +52,7 @@ main(int argc, char **argv)
 
 	if (n <= 0)
 	{
-		fprintf(stderr, "usage: dispatch_latency CONNINFO COUNT AGENT SESSION PAUSE_MS\n");
+		fprintf(stderr, "usage: dispatch_latency CONNINFO COUNT AGENT SESSION PAUSE_MS [CHAT INPUT]\n");
 		return 2;
 	}
 	writer = PQconnectdb(argv[1]);
@@ -67,8 +68,9 @@ main(int argc, char **argv)
 
 		usleep((useconds_t) atoi(argv[5]) * 1000);
 		snprintf(query, sizeof(query),
-				 "INSERT INTO boocoder.tasks (project_id, session_id, agent, input) "
-				 "VALUES (1, %s, '%s', 'x') RETURNING id", argv[4], argv[3]);
+				 "INSERT INTO boocoder.tasks (project_id, session_id, agent, chat_id, input) "
+				 "VALUES (1, %s, '%s', %s, '%s') RETURNING id", argv[4], argv[3],
+				 argc > 6 ? argv[6] : "null", argc > 7 ? argv[7] : "x");
 		looked = now_ms();
 		ask(writer, query, id, sizeof(id));
 		committed = now_ms();
@@ -97,7 +99,7 @@ main(int argc, char **argv)
 	print("commit -> claim seen", claimed, n);
 	print("  of which the look itself", looks, n);
 	print("  beside it, the INSERT", inserts, n);
-	print("commit -> first instruction", started, nstarted);
+	print(argc > 6 ? "commit -> prompt read by the agent" : "commit -> first instruction", started, nstarted);
 	PQfinish(writer);
 	PQfinish(reader);
 	return 0;

@@ -3,7 +3,9 @@
 #
 # The benchmarks, each with its figure and what to hold it against in the same run:
 #
-#   test/bench/run.sh [latency|enqueue|drain|events|memory|permission|worktree ...]
+#   test/bench/run.sh [latency|enqueue|drain|events|memory|permission|worktree|warm ...]
+#
+# warm compares real agents, too, where BOOCODER_AGENTS_DIR says that they are (test/install-agents.sh).
 #
 # Builds into a private copy of the server, as the tests do, and uses a cluster of its own with fsync on.
 # Counts: BENCH_TASKS (drain, memory), BENCH_LATENCY, BENCH_EVENTS, BENCH_PERMISSIONS,
@@ -56,7 +58,7 @@ shared_buffers = '512MB'
 max_wal_size = '4GB'
 boocoder.worktree_root = '$work/worktrees'
 boocoder.probe_ttl = 0
-boocoder.sandbox_ro_paths = '$work/src/test:$work/bin'
+boocoder.sandbox_ro_paths = '$work/src/test:$work/bin:${BOOCODER_AGENTS_DIR:-/opt}:$work/settings'
 CONF
 as_user pg_ctl -D "$work/data" -l "$work/log" -w start > /dev/null
 as_user createdb -h "$work" -p 54331 -U postgres bench
@@ -220,7 +222,57 @@ worktree()
 	as_user env RUNNER="$runner" RUNS="${RUNS:-3}" sh test/bench/worktree_diff.sh ${BENCH_FILES:-100 5000 50000}
 }
 
-for benchmark in ${*:-latency enqueue drain events memory permission worktree}; do
+# Memory of a process and all below it, shared pages counted once, in kB.
+tree_kb()
+{
+	perl -e 'my ($root) = @ARGV; my %below; for (glob "/proc/[0-9]*/stat") { open my $f, "<", $_ or next; my ($pid, $rest) = <$f> =~ /^(\d+) .*\) (.*)$/ or next; push @{ $below{ (split " ", $rest)[1] } }, $pid }
+		my @list = ($root); my $sum = 0; while (defined(my $pid = shift @list)) { push @list, @{ $below{$pid} // [] }; open my $f, "<", "/proc/$pid/smaps_rollup" or next; /^Pss:\s+(\d+)/ and $sum += $1 while <$f> } print $sum' "$1"
+}
+
+# One turn of a chat, in ms from the commit to its end; cold: without what an earlier one left.
+turn_ms() # CHAT AGENT INPUT
+{
+	local task
+	task=$(sql "INSERT INTO boocoder.tasks (project_id, session_id, chat_id, agent, input) SELECT 1, session_id, id, '$2', '$3' FROM boocoder.chats WHERE id = $1 RETURNING id")
+	[ "$(sql "SELECT boocoder.wait($task, '60s')")" = completed ] || die "a turn of $2 failed: $(sql "SELECT error FROM boocoder.tasks WHERE id = $task")"
+	sql "SELECT round(1000 * extract(epoch FROM ended_at - created_at)) FROM boocoder.tasks WHERE id = $task"
+}
+
+warm()
+{
+	local n=${BENCH_LATENCY:-300} session chat agent cold warm i
+	as_user cc -O2 -D_GNU_SOURCE -o "$work/bin/latency" test/bench/dispatch_latency.c $(pkg-config --cflags --libs libpq)
+	session=$(sql 'INSERT INTO boocoder.sessions (project_id) VALUES (1) RETURNING id')
+	chat=$(sql "INSERT INTO boocoder.chats (session_id) VALUES ($session) RETURNING id")
+	echo "a kept agent (scripted), $n turns"
+	as_user "$work/bin/latency" "$conninfo" "$n" fake "$session" 30 "$chat" clock
+	setting 'boocoder.max_warm_backends = 0'
+	echo 'beside it, an agent that is started for each turn'
+	as_user "$work/bin/latency" "$conninfo" $((n / 5)) fake "$session" 30 "$chat" clock
+	setting 'boocoder.max_warm_backends = 8'
+	echo 'target: the prompt is read p50 5 ms after the commit'
+	[ -n "${BOOCODER_AGENTS_DIR:-}" ] || return 0
+	as_user "$BOOCODER_AGENTS_DIR/bin/node" test/agents/llm-stub.mjs --port-file "$work/port" --log "$work/llm.log" > /dev/null 2>&1 &
+	until [ -s "$work/port" ]; do sleep 0.1; done
+	mkdir -p "$work/settings"
+	perl -Itest/t/lib -MBoocoderAgents=agent_rows,settings_files -MJSON::PP -e 'my ($url, $dir) = @ARGV; my %s = settings_files();
+		for (keys %s) { open my $f, ">", "$dir/$_" or die; print $f $s{$_} }
+		my $q = sub { my $t = shift; $t =~ s/\x27/\x27\x27/g; "\x27$t\x27" };
+		for my $r (agent_rows($url, $dir)) { next unless $r->{transport} =~ /^(?:acp|opencode_server)$/;
+			print "INSERT INTO boocoder.providers (name, label, transport, kind, command, env, default_model) VALUES (", join(", ", $q->($r->{name}), $q->($r->{label}), $q->($r->{transport}), $q->($r->{kind}), "ARRAY[" . join(",", map { $q->($_) } @{ $r->{command} }) . "]", $q->(JSON::PP->new->encode($r->{env})), $r->{transport} eq "acp" ? "NULL" : $q->($r->{model})), ");\n" }' \
+		"http://127.0.0.1:$(cat "$work/port")" "$work/settings" > "$work/agents.sql"
+	chmod -R a+rX "$work/settings" "$work/agents.sql"
+	as_user psql -h "$work" -p 54331 -U postgres -d bench -X -q -v ON_ERROR_STOP=1 -f "$work/agents.sql"
+	for agent in $(sql "SELECT string_agg(name, ' ' ORDER BY name) FROM boocoder.providers WHERE label <> 'fake' AND NOT builtin AND name NOT IN ('fake', 'clock', 'sleeper')"); do
+		session=$(sql 'INSERT INTO boocoder.sessions (project_id) VALUES (1) RETURNING id')
+		chat=$(sql "INSERT INTO boocoder.chats (session_id) VALUES ($session) RETURNING id")
+		cold=$(turn_ms "$chat" "$agent" '!end hello')
+		warm=$(for i in 1 2 3 4 5; do turn_ms "$chat" "$agent" '!end hello'; done | sort -n | sed -n 3p)
+		echo "$agent: a cold turn $cold ms, a warm one $warm ms (median of 5), $(($(tree_kb "$(sql "SELECT coalesce((SELECT s.pid FROM boocoder.servers s WHERE s.id = b.server_id), b.pid) FROM boocoder.backends b WHERE b.chat_id = $chat")") / 1024)) MB kept"
+	done
+}
+
+for benchmark in ${*:-latency enqueue drain events memory permission worktree warm}; do
 	say "$benchmark"
 	"$benchmark"
 done
