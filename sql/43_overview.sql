@@ -60,12 +60,14 @@ COMMENT ON FUNCTION boocoder.cost_stats(text, timestamptz, timestamptz) IS
 
 CREATE FUNCTION boocoder._status()
 RETURNS TABLE (dispatcher_pid integer, started_at timestamptz, pending bigint, running bigint, blocked bigint,
-	oldest_pending interval, jobs bigint, spare_runners integer, last_seq bigint, last_error text)
+	oldest_pending interval, jobs bigint, spare_runners integer, last_seq bigint, last_error text,
+	warm_backends bigint, servers bigint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT w.dispatcher_pid, w.started_at, ready.n + scheduled.n, open.running, open.blocked,
 		   now() - least(ready.oldest, scheduled.oldest),
 		   (SELECT count(*) FROM boocoder.jobs j WHERE j.state IN ('queued', 'running')),
-		   w.spare_runners, w.last_seq, w.last_error
+		   w.spare_runners, w.last_seq, w.last_error,
+		   (SELECT count(*) FROM boocoder.backends b WHERE b.state = 'idle'), (SELECT count(*) FROM boocoder.servers s)
 	  FROM boocoder._worker_status() w,
 		   (SELECT count(*) AS n, min(t.created_at) AS oldest FROM boocoder.tasks t
 			 WHERE t.state = 'pending' AND t.run_at IS NULL) ready,
@@ -137,6 +139,26 @@ BEGIN
 	LOOP
 		RETURN NEXT;
 	END LOOP;
+	FOR "check", status, detail, hint IN
+		SELECT 'worktree ' || x.id, 'warning', coalesce(x.request_error, 'its session is gone, but it holds what would be missed: '
+				|| array_to_string(boocoder._risks_of(x), ', ')),
+			   'See boocoder.worktree_risk(); boocoder.remove_worktree(id, force => true) archives all of it.'
+		  FROM boocoder.worktrees x
+		 WHERE x.status IN ('active', 'trashed')
+		   AND (x.request_error IS NOT NULL OR (x.orphaned_at IS NOT NULL AND x.status = 'active' AND NOT x.forced
+				AND boocoder._risks_of(x) && '{dirty,unpushed,undecided}'))
+		 ORDER BY x.id
+	LOOP
+		RETURN NEXT;
+	END LOOP;
+	IF pg_size_bytes(current_setting('boocoder.worktree_budget')) > 0 THEN
+		SELECT sum(x.size_bytes) INTO waiting FROM boocoder.worktrees x WHERE x.status <> 'removed';
+		"check" := 'worktree budget';
+		status := CASE WHEN waiting >= pg_size_bytes(current_setting('boocoder.worktree_budget')) THEN 'error' ELSE 'ok' END;
+		detail := format('worktrees take %s of %s', pg_size_pretty(coalesce(waiting, 0)), current_setting('boocoder.worktree_budget'));
+		hint := CASE status WHEN 'error' THEN 'No worktree is made. See boocoder.worktree_disk; remove what is not needed, or raise boocoder.worktree_budget.' END;
+		RETURN NEXT;
+	END IF;
 	FOR "check", status, detail, hint IN
 		SELECT 'agent "' || a.name || '"', CASE a.status WHEN 'error' THEN 'warning' ELSE 'ok' END,
 			   concat_ws(', ', a.status, a.version, a.reason), nullif(concat_ws(' ', a.message, CASE a.reason WHEN 'auth_required' THEN

@@ -35,6 +35,7 @@ ALTER TABLE boocoder.jobs
 	ADD CONSTRAINT jobs_kind_check CHECK (kind IN ('apply', 'remove', 'teardown', 'probe', 'assess', 'rewrite', 'revive'));
 ALTER TABLE boocoder.pending_changes ADD COLUMN staged boolean NOT NULL DEFAULT false;
 DROP TRIGGER guard ON boocoder.worktrees;
+DROP VIEW boocoder.status;
 CREATE INDEX worktrees_removing ON boocoder.worktrees (id) WHERE status = 'removing';
 CREATE INDEX worktrees_ending ON boocoder.worktrees (id) WHERE status = 'trashed' OR (status = 'active' AND orphaned_at IS NOT NULL);
 CREATE INDEX worktrees_requested ON boocoder.worktrees (id) WHERE request IS NOT NULL OR assess_requested_at IS NOT NULL;
@@ -100,6 +101,7 @@ CREATE UNIQUE INDEX servers_live ON boocoder.servers (key) WHERE state <> 'endin
 DROP FUNCTION boocoder._claim(boocoder.tasks,jsonb);
 DROP FUNCTION boocoder._next_actions(integer,integer,boolean);
 DROP FUNCTION boocoder._prepared(bigint,bigint,jsonb);
+DROP FUNCTION boocoder._status();
 CREATE OR REPLACE FUNCTION boocoder._guard_worktree() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -1532,6 +1534,121 @@ BEGIN
 	DELETE FROM boocoder.servers;
 END
 $$;
+CREATE FUNCTION boocoder._status()
+RETURNS TABLE (dispatcher_pid integer, started_at timestamptz, pending bigint, running bigint, blocked bigint,
+	oldest_pending interval, jobs bigint, spare_runners integer, last_seq bigint, last_error text,
+	warm_backends bigint, servers bigint)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT w.dispatcher_pid, w.started_at, ready.n + scheduled.n, open.running, open.blocked,
+		   now() - least(ready.oldest, scheduled.oldest),
+		   (SELECT count(*) FROM boocoder.jobs j WHERE j.state IN ('queued', 'running')),
+		   w.spare_runners, w.last_seq, w.last_error,
+		   (SELECT count(*) FROM boocoder.backends b WHERE b.state = 'idle'), (SELECT count(*) FROM boocoder.servers s)
+	  FROM boocoder._worker_status() w,
+		   (SELECT count(*) AS n, min(t.created_at) AS oldest FROM boocoder.tasks t
+			 WHERE t.state = 'pending' AND t.run_at IS NULL) ready,
+		   (SELECT count(*) AS n, min(t.run_at) FILTER (WHERE t.run_at <= now()) AS oldest FROM boocoder.tasks t
+			 WHERE t.state = 'pending' AND t.run_at IS NOT NULL) scheduled,
+		   (SELECT count(*) FILTER (WHERE t.state = 'running') AS running, count(*) FILTER (WHERE t.state = 'blocked') AS blocked
+			  FROM boocoder.tasks t WHERE t.state IN ('running', 'blocked')) open
+$$;
+CREATE VIEW boocoder.status AS SELECT * FROM boocoder._status();
+CREATE OR REPLACE FUNCTION boocoder.doctor() RETURNS TABLE ("check" text, status text, detail text, hint text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	w record;
+	waiting bigint;
+BEGIN
+	"check" := 'preload';
+	status := CASE WHEN boocoder._preloaded() THEN 'ok' ELSE 'error' END;
+	detail := 'shared_preload_libraries ' || CASE WHEN boocoder._preloaded() THEN 'has' ELSE 'does not have' END || ' boocoder';
+	hint := CASE WHEN NOT boocoder._preloaded() THEN 'Set shared_preload_libraries = ''boocoder'' and restart the server.' END;
+	RETURN NEXT;
+
+	SELECT * INTO w FROM boocoder._worker_status();
+	"check" := 'dispatcher';
+	status := CASE WHEN w.dispatcher_pid IS NOT NULL THEN 'ok' ELSE 'error' END;
+	detail := CASE WHEN w.dispatcher_pid IS NOT NULL THEN 'runs since ' || w.started_at ELSE 'does not run' END
+		|| coalesce('; last error: ' || w.last_error, '');
+	hint := CASE WHEN w.dispatcher_pid IS NULL AND pg_is_in_recovery() THEN 'It starts when this standby is promoted.'
+		WHEN w.dispatcher_pid IS NULL THEN 'See the server''s log; max_worker_processes may be too small.' END;
+	RETURN NEXT;
+
+	SELECT count(*) INTO waiting FROM boocoder.tasks t WHERE t.state = 'pending' AND coalesce(t.run_at, now()) <= now();
+	"check" := 'queue';
+	status := CASE WHEN waiting > 0 AND current_setting('boocoder.max_running')::integer = 0 THEN 'error' ELSE 'ok' END;
+	detail := format('%s tasks are due, boocoder.max_running is %s', waiting, current_setting('boocoder.max_running'));
+	hint := CASE status WHEN 'error' THEN 'Set boocoder.max_running to the number of agents this host can bear.' END;
+	RETURN NEXT;
+
+	FOR "check", status, detail, hint IN
+		SELECT 'provider "' || p.name || '"', 'warning', 'is enabled, but names no program', 'Call boocoder.register_provider().'
+		  FROM boocoder.providers p WHERE p.enabled AND p.transport <> 'native' AND cardinality(p.command) = 0 AND cardinality(p.builtin_command) = 0
+	LOOP
+		RETURN NEXT;
+	END LOOP;
+	FOR "check", status, detail, hint IN
+		SELECT 'worktree ' || x.id, 'warning', coalesce(x.request_error, 'its session is gone, but it holds what would be missed: '
+				|| array_to_string(boocoder._risks_of(x), ', ')),
+			   'See boocoder.worktree_risk(); boocoder.remove_worktree(id, force => true) archives all of it.'
+		  FROM boocoder.worktrees x
+		 WHERE x.status IN ('active', 'trashed')
+		   AND (x.request_error IS NOT NULL OR (x.orphaned_at IS NOT NULL AND x.status = 'active' AND NOT x.forced
+				AND boocoder._risks_of(x) && '{dirty,unpushed,undecided}'))
+		 ORDER BY x.id
+	LOOP
+		RETURN NEXT;
+	END LOOP;
+	IF pg_size_bytes(current_setting('boocoder.worktree_budget')) > 0 THEN
+		SELECT sum(x.size_bytes) INTO waiting FROM boocoder.worktrees x WHERE x.status <> 'removed';
+		"check" := 'worktree budget';
+		status := CASE WHEN waiting >= pg_size_bytes(current_setting('boocoder.worktree_budget')) THEN 'error' ELSE 'ok' END;
+		detail := format('worktrees take %s of %s', pg_size_pretty(coalesce(waiting, 0)), current_setting('boocoder.worktree_budget'));
+		hint := CASE status WHEN 'error' THEN 'No worktree is made. See boocoder.worktree_disk; remove what is not needed, or raise boocoder.worktree_budget.' END;
+		RETURN NEXT;
+	END IF;
+	FOR "check", status, detail, hint IN
+		SELECT 'agent "' || a.name || '"', CASE a.status WHEN 'error' THEN 'warning' ELSE 'ok' END,
+			   concat_ws(', ', a.status, a.version, a.reason), nullif(concat_ws(' ', a.message, CASE a.reason WHEN 'auth_required' THEN
+				'To log it in for good: providers.persistent_home with boocoder.agent_home, or a launch_prefix to whom it is logged in as.' END), '')
+		  FROM boocoder.available_agents a JOIN boocoder.providers p ON p.name = a.name
+		 WHERE p.enabled AND a.status <> 'unavailable' ORDER BY a.name
+	LOOP
+		RETURN NEXT;
+	END LOOP;
+
+	IF NOT pg_has_role('boocoder_admin', 'USAGE') THEN
+		"check" := 'host';
+		status := 'warning';
+		detail := 'the sandbox, the worktree root and the repositories are checked for administrators only';
+		hint := NULL;
+		RETURN NEXT;
+		RETURN;
+	END IF;
+	FOR "check", status, detail, hint IN
+		SELECT 'provider "' || p.name || '"', 'warning', 'wants a home that lasts, but boocoder.agent_home is not set',
+			   'Set it, and log the agent in there; or give its project or provider a launch_prefix.'
+		  FROM boocoder.providers p WHERE p.enabled AND p.persistent_home AND boocoder._host() ->> 'agent_home' = ''
+	LOOP
+		RETURN NEXT;
+	END LOOP;
+	BEGIN
+		FOR "check", status, detail, hint IN
+			SELECT c ->> 'check', c ->> 'status', c ->> 'detail', c ->> 'hint'
+			  FROM jsonb_array_elements(boocoder._check_host() -> 'checks') c
+		LOOP
+			RETURN NEXT;
+		END LOOP;
+	EXCEPTION WHEN OTHERS THEN
+		"check" := 'host';
+		status := 'error';
+		detail := SQLERRM;
+		hint := 'Is boocoder-runner installed beside the library?';
+		RETURN NEXT;
+	END;
+	RETURN QUERY SELECT * FROM boocoder._repository_checks();
+END
+$$;
 CREATE FUNCTION boocoder._worktree(worktree bigint) RETURNS boocoder.worktrees
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1950,6 +2067,8 @@ COMMENT ON FUNCTION boocoder._idle_servers(timestamptz, interval) IS 'servers th
 COMMENT ON FUNCTION boocoder._end_servers() IS 'marks the servers that are to end; all that are marked';
 COMMENT ON FUNCTION boocoder._server_ended(bigint) IS 'the process of a server is gone, and is not started again';
 COMMENT ON FUNCTION boocoder._forget_servers() IS 'at the start of a dispatcher: no server outlives the one that started it';
+COMMENT ON FUNCTION boocoder._status() IS 'the row of the view status';
+COMMENT ON VIEW boocoder.status IS 'the dispatcher of this database, and the queue as far as one may see it';
 COMMENT ON FUNCTION boocoder._worktree(bigint) IS 'a worktree one may see (SQLSTATE BC002)';
 COMMENT ON FUNCTION boocoder.worktree_risk(bigint) IS
 	'what would be lost with a worktree: files that no task reported (dirty), commits that no other branch has, not even squashed or rebased (unpushed), undecided changes, agents at work; files and commits as of assessed_at, the end of the last turn or the last refresh_worktree() (SQLSTATE BC002)';

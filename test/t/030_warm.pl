@@ -78,6 +78,7 @@ is(sql($node, "SELECT string_agg(path, ' ' ORDER BY path) FROM boocoder.pending_
 is(sql($node, "SELECT string_agg(DISTINCT seq::text, ',') FROM boocoder.message_parts p JOIN boocoder.messages m ON m.id = p.message_id"
 	  . " WHERE m.role = 'assistant' AND seq = 1"), '1', 'the parts of each turn are counted from one');
 is(agent_session($chat)->{status}, 'idle', 'the chat knows that its agent waits');
+is(sql($node, 'SELECT warm_backends FROM boocoder.status'), 1, 'the status counts it');
 is(sql($node, 'SELECT bool_and(warm) FROM boocoder.tasks'), 't', 'and the tasks that they were of a kept agent');
 
 # ---- those who ask once ----

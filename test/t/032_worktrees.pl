@@ -175,6 +175,7 @@ sql($node, "SELECT boocoder.remove_worktree($edited)");
 ok(until_true(sub { worktree($edited)->{status} eq 'active' && worktree($edited)->{request_error} }), 'a removal finds what nobody knew of');
 like(worktree($edited)->{request_error}, qr/worktree_at_risk/, 'and refuses');
 ok(-e "$edited_path/late.txt", 'it is still there');
+is(sql($node, "SELECT status FROM boocoder.doctor() WHERE \"check\" = 'worktree $edited'"), 'warning', 'and doctor() tells of it');
 
 # ---- orphans ----
 
@@ -247,6 +248,7 @@ sleep 0.3;
 $task = run_task($node, 'true', 'demo', agent => 'shell');
 settles($node, $task, 'failed', 'over the budget no worktree is made');
 is(sql($node, "SELECT failure_reason FROM boocoder.tasks WHERE id = $task"), 'disk_budget', 'for that reason');
+is(sql($node, "SELECT status FROM boocoder.doctor() WHERE \"check\" = 'worktree budget'"), 'error', 'and doctor() tells of that');
 sql($node, "SELECT boocoder.remove_worktree($large, true)");
 ok(until_true(sub { worktree($large)->{status} eq 'removed' }), 'what is in the trash goes at once then');
 sql($node, "SELECT boocoder.retry($task)");
