@@ -49,7 +49,8 @@ BEGIN
 		 WHERE (x.status = 'trashed' OR (x.status = 'active' AND x.orphaned_at IS NOT NULL))
 		   -- one that could not be removed is not tried again and again
 		   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j
-							WHERE j.worktree_id = x.id AND j.kind = 'remove' AND j.state = 'failed' AND j.ended_at > at - interval '10 min')
+							WHERE j.worktree_id = x.id AND j.kind = 'remove' AND j.state = 'failed' AND j.ended_at > at - interval '10 min'
+							  AND j.ended_at > coalesce(x.deleted_at, x.orphaned_at))
 		 ORDER BY x.status = 'trashed' DESC, coalesce(x.deleted_at, x.orphaned_at), x.id
 	LOOP
 		CONTINUE WHEN NOT w.safe OR w.busy;
