@@ -74,7 +74,7 @@ BEGIN
 		RETURN NULL;
 	ELSIF status = 'crashed' THEN
 		RETURN 'the session has crashed';
-	ELSIF old_hash IS DISTINCT FROM new_hash THEN
+	ELSIF old_hash <> new_hash THEN
 		RETURN 'model, mode or provider is another one';
 	END IF;
 	RETURN NULL;
