@@ -252,7 +252,10 @@ warm()
 	setting 'boocoder.max_warm_backends = 8'
 	echo 'target: the prompt is read p50 5 ms after the commit'
 	[ -n "${BOOCODER_AGENTS_DIR:-}" ] || return 0
-	as_user "$BOOCODER_AGENTS_DIR/bin/node" test/agents/llm-stub.mjs --port-file "$work/port" --log "$work/llm.log" > /dev/null 2>&1 &
+	# it ends with its standard input, which is held open as long as this runs
+	mkfifo "$work/hold"
+	as_user "$BOOCODER_AGENTS_DIR/bin/node" test/agents/llm-stub.mjs --port-file "$work/port" --log "$work/llm.log" < "$work/hold" > /dev/null 2>&1 &
+	exec 9> "$work/hold"
 	until [ -s "$work/port" ]; do sleep 0.1; done
 	mkdir -p "$work/settings"
 	perl -Itest/t/lib -MBoocoderAgents=agent_rows,settings_files -MJSON::PP -e 'my ($url, $dir) = @ARGV; my %s = settings_files();
