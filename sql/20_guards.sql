@@ -181,6 +181,7 @@ CREATE FUNCTION boocoder._session_ends() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	risks text[];
+	force boolean;
 BEGIN
 	IF TG_OP = 'UPDATE' THEN
 		UPDATE boocoder.worktrees w
@@ -192,17 +193,18 @@ BEGIN
 		RAISE EXCEPTION 'an agent is at work in session %', OLD.id
 			USING ERRCODE = 'BC004', HINT = 'boocoder.close_session() cancels its tasks.';
 	END IF;
+	force := current_setting('boocoder.force_delete')::boolean;
 	SELECT boocoder._risks_of(w) INTO risks FROM boocoder.worktrees w
 	 WHERE w.session_id = OLD.id AND w.status = 'active' AND w.deleted_at IS NULL;
-	IF risks && '{dirty,unpushed,undecided}' AND NOT current_setting('boocoder.force_delete')::boolean THEN
+	IF risks && '{dirty,unpushed,undecided}' AND NOT force THEN
 		RAISE EXCEPTION 'the worktree of session % is %', OLD.id, array_to_string(risks, ', ')
 			USING ERRCODE = 'BC004',
 				  HINT = 'See boocoder.worktree_risk(). SET boocoder.force_delete = on leaves the worktree to be archived and removed.';
 	END IF;
 	UPDATE boocoder.worktrees w
-	   SET orphaned_at = now(), assess_requested_at = now(), forced = w.forced OR current_setting('boocoder.force_delete')::boolean
+	   SET orphaned_at = now(), assess_requested_at = now(), forced = w.forced OR force
 	 WHERE w.session_id = OLD.id AND w.deleted_at IS NULL;
-	IF current_setting('boocoder.force_delete')::boolean THEN
+	IF force THEN
 		UPDATE boocoder.pending_changes c SET status = 'rejected' WHERE c.session_id = OLD.id AND c.status IN ('pending', 'conflict');
 	END IF;
 	UPDATE boocoder.tasks t SET state = 'cancelled' WHERE t.session_id = OLD.id AND t.state = 'pending';

@@ -46,6 +46,15 @@ $$;
 COMMENT ON FUNCTION boocoder._argv(boocoder.providers, text) IS
 	'program and arguments of an agent: its own command, or the built-in one with the program where it was found';
 
+CREATE FUNCTION boocoder._agent_prefix(p boocoder.projects, v boocoder.providers) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN nullif(CASE WHEN cardinality(v.launch_prefix) > 0 THEN v.launch_prefix ELSE p.launch_prefix END, '{}');
+END
+$$;
+COMMENT ON FUNCTION boocoder._agent_prefix(boocoder.projects, boocoder.providers) IS
+	'the launch prefix of an agent: its provider''s, or else its project''s; NULL: none';
+
 CREATE FUNCTION boocoder._sandbox(v boocoder.providers, root text, home text, host jsonb) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -186,8 +186,7 @@ BEGIN
 	argv := boocoder._argv(provider, r.install_path);
 	orders := boocoder._orders(t, project, worktree, provider, argv, coalesce(t.mode, r.wanted_mode), host);
 	git_prefix := nullif(project.launch_prefix, '{}');
-	agent_prefix := nullif(CASE WHEN cardinality(provider.launch_prefix) > 0 THEN provider.launch_prefix
-								ELSE project.launch_prefix END, '{}');
+	agent_prefix := boocoder._agent_prefix(project, provider);
 	IF is_warm THEN
 		hash := boocoder._config_hash(provider, worktree, argv, agent_prefix, host);
 		IF provider.transport = 'opencode_server' THEN
@@ -203,8 +202,7 @@ BEGIN
 	-- one for a worktree that is not made yet is taken when it is
 	IF worktree.status = 'active' AND provider.transport = 'opencode_server' THEN
 		SELECT s.server, s.start_order, s.ends INTO server, server_order, server_ends
-		  FROM boocoder._take_server(provider, worktree, argv, agent_prefix, host) s;
-		UPDATE boocoder.backends b SET server_id = server WHERE b.id = backend;
+		  FROM boocoder._take_server(backend, provider, worktree, argv, agent_prefix, host) s;
 	END IF;
 	IF worktree.status = 'active' THEN
 		agent := orders.agent;

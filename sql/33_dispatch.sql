@@ -143,15 +143,17 @@ BEGIN
 			RETURN NEXT;
 		END LOOP;
 		IF EXISTS (SELECT 1 FROM boocoder.backends b WHERE b.state <> 'busy') THEN
+			host := boocoder._host();
 			kind := 'evict';
 			prepare := NULL;
-			FOR backend IN SELECT boocoder._evict() LOOP
+			FOR backend IN SELECT boocoder._evict(host) LOOP
 				RETURN NEXT;
 			END LOOP;
 		END IF;
 		IF EXISTS (SELECT 1 FROM boocoder.servers) THEN
+			host := coalesce(host, boocoder._host());
 			kind := 'end_server';
-			FOR server IN SELECT boocoder._end_servers() LOOP
+			FOR server IN SELECT boocoder._end_servers(host) LOOP
 				RETURN NEXT;
 			END LOOP;
 			server := NULL;
@@ -253,8 +255,9 @@ BEGIN
 					   WHERE x.state = 'pending' AND x.run_at IS NOT NULL AND x.run_at > now()),
 					 (SELECT min(r.deadline) FROM boocoder.permission_requests r
 					   WHERE r.status = 'pending' AND r.deadline IS NOT NULL AND r.deadline > now()),
-					 (SELECT min(b.last_active_at) FROM boocoder.backends b WHERE b.state = 'idle')
-					   + make_interval(secs => (coalesce(host, boocoder._host()) ->> 'idle_ttl_ms')::bigint / 1000.0)) INTO next_due;
+					 -- mostly none waits, and nothing has to be looked up
+					 (SELECT min(b.last_active_at) + make_interval(secs => (coalesce(host, boocoder._host()) ->> 'idle_ttl_ms')::bigint / 1000.0)
+						FROM boocoder.backends b WHERE b.state = 'idle' HAVING min(b.last_active_at) IS NOT NULL)) INTO next_due;
 	END IF;
 	IF next_due IS NOT NULL THEN
 		kind := 'due';
@@ -296,7 +299,7 @@ BEGIN
 		RETURN;
 	END IF;
 	SELECT p AS project, v AS provider, w AS worktree, boocoder._argv(v, a.install_path) AS argv, m.wanted_mode, m.agent_session_id,
-		   m.status AS agent_status, m.config_hash, b.config_hash AS new_hash
+		   m.status AS agent_status, m.config_hash, b.id AS backend, b.config_hash AS new_hash
 	  INTO STRICT r
 	  FROM boocoder.projects p
 	  JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
@@ -315,9 +318,7 @@ BEGIN
 	diff := orders.diff;
 	IF provider.transport = 'opencode_server' THEN
 		SELECT s.server, s.start_order, s.ends INTO server, server_order, server_ends
-		  FROM boocoder._take_server(provider, worktree, r.argv,
-			nullif(CASE WHEN cardinality(provider.launch_prefix) > 0 THEN provider.launch_prefix ELSE project.launch_prefix END, '{}'), host) s;
-		UPDATE boocoder.backends b SET server_id = _prepared.server WHERE b.task_id = t.id AND b.state = 'busy';
+		  FROM boocoder._take_server(r.backend, provider, worktree, r.argv, boocoder._agent_prefix(project, provider), host) s;
 	END IF;
 	RETURN NEXT;
 END
@@ -457,7 +458,7 @@ BEGIN
 	UPDATE boocoder.worktrees x
 	   SET snapshot_tree = diff ->> 'tree', facts = coalesce(diff -> 'facts', x.facts),
 		   assessed_at = CASE WHEN diff ? 'facts' THEN now() ELSE x.assessed_at END,
-		   assess_requested_at = CASE WHEN x.size_bytes IS NULL AND (boocoder._host() ->> 'worktree_budget')::bigint > 0 THEN now()
+		   assess_requested_at = CASE WHEN x.size_bytes IS NULL AND coalesce(current_setting('boocoder.worktree_budget', true), '0') <> '0' THEN now()
 									  ELSE x.assess_requested_at END
 	 WHERE x.id = w.id;
 	PERFORM boocoder._save(w.id, 'turn', diff ->> 'turn_ref', diff ->> 'tree', t.id);

@@ -43,9 +43,8 @@ BEGIN
 	END IF;
 	FOR w IN
 		SELECT x.id, x.status, x.size_bytes, coalesce(x.deleted_at, x.orphaned_at) AS since,
-			   x.status = 'trashed' OR x.forced OR cardinality(boocoder._risks_of(x)) = 0 AS safe,
-			   EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.session_id = x.session_id AND t.state IN ('running', 'blocked')) AS busy
-		  FROM boocoder.worktrees x
+			   x.status = 'trashed' OR x.forced OR cardinality(risks) = 0 AS safe, 'running' = ANY (risks) AS busy
+		  FROM boocoder.worktrees x, boocoder._risks_of(x) risks
 		 WHERE (x.status = 'trashed' OR (x.status = 'active' AND x.orphaned_at IS NOT NULL))
 		   -- one that could not be removed is not tried again and again
 		   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j

@@ -178,10 +178,9 @@ $$;
 COMMENT ON FUNCTION boocoder._evictions(timestamptz, interval, integer) IS
 	'the backends that are to end, and why: closed, worktree, provider, idle for too long, or too many (the least recently used)';
 
-CREATE FUNCTION boocoder._evict() RETURNS SETOF bigint
+CREATE FUNCTION boocoder._evict(host jsonb) RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	host jsonb := boocoder._host();
 	e record;
 BEGIN
 	FOR e IN
@@ -198,7 +197,7 @@ BEGIN
 	RETURN QUERY SELECT b.id FROM boocoder.backends b WHERE b.state = 'ending';
 END
 $$;
-COMMENT ON FUNCTION boocoder._evict() IS 'marks the backends that are to end; all that are marked';
+COMMENT ON FUNCTION boocoder._evict(jsonb) IS 'marks the backends that are to end; all that are marked';
 
 CREATE FUNCTION boocoder._backend_started(backend bigint, pid integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$

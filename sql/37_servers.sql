@@ -87,7 +87,7 @@ $$;
 COMMENT ON FUNCTION boocoder._server_order(boocoder.providers, boocoder.worktrees, text[], jsonb) IS 'the order of a server for the chats of a folder of worktrees';
 
 -- Like _take_backend(): the one there is if it was started as it would be now, otherwise another one.
-CREATE FUNCTION boocoder._take_server(v boocoder.providers, w boocoder.worktrees, argv text[], prefix text[], host jsonb,
+CREATE FUNCTION boocoder._take_server(backend bigint, v boocoder.providers, w boocoder.worktrees, argv text[], prefix text[], host jsonb,
 	OUT server bigint, OUT start_order jsonb, OUT ends bigint) RETURNS record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -99,16 +99,17 @@ BEGIN
 	SELECT * INTO s FROM boocoder.servers x WHERE x.key = wanted AND x.state <> 'ending';
 	IF s.state IN ('starting', 'ready', 'exited') AND s.config_hash = hash THEN
 		UPDATE boocoder.servers x SET last_used_at = clock_timestamp() WHERE x.id = s.id RETURNING x.id INTO server;
-		RETURN;
+	ELSE
+		UPDATE boocoder.servers x SET state = 'ending' WHERE x.id = s.id RETURNING x.id INTO ends;
+		INSERT INTO boocoder.servers (key, provider, project_id, folder, config_hash)
+		VALUES (wanted, v.name, w.project_id, boocoder._server_folder(w.path), hash) RETURNING id INTO server;
+		start_order := boocoder._server_order(v, w, argv, host);
 	END IF;
-	UPDATE boocoder.servers x SET state = 'ending' WHERE x.id = s.id RETURNING x.id INTO ends;
-	INSERT INTO boocoder.servers (key, provider, project_id, folder, config_hash)
-	VALUES (wanted, v.name, w.project_id, boocoder._server_folder(w.path), hash) RETURNING id INTO server;
-	start_order := boocoder._server_order(v, w, argv, host);
+	UPDATE boocoder.backends b SET server_id = server WHERE b.id = backend;
 END
 $$;
-COMMENT ON FUNCTION boocoder._take_server(boocoder.providers, boocoder.worktrees, text[], text[], jsonb) IS
-	'the server for a chat; its order if it is to be started, and one that is to end before';
+COMMENT ON FUNCTION boocoder._take_server(bigint, boocoder.providers, boocoder.worktrees, text[], text[], jsonb) IS
+	'the server for a chat, noted with its backend (NULL: none is kept); its order if it is to be started, and one that is to end before';
 
 -- What its runner told of it (a SERVER message), and what is to be done.  The dispatcher keeps the order: starting
 -- again is starting the same.
@@ -194,16 +195,16 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._idle_servers(timestamptz, interval) IS 'servers that no chat has been on for so long, and that are to end';
 
-CREATE FUNCTION boocoder._end_servers() RETURNS SETOF bigint
+CREATE FUNCTION boocoder._end_servers(host jsonb) RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	UPDATE boocoder.servers s SET state = 'ending'
-	 WHERE s.id IN (SELECT boocoder._idle_servers(now(), make_interval(secs => (boocoder._host() ->> 'idle_ttl_ms')::bigint / 1000.0)));
+	 WHERE s.id IN (SELECT boocoder._idle_servers(now(), make_interval(secs => (host ->> 'idle_ttl_ms')::bigint / 1000.0)));
 	-- those again of which the dispatcher has not said that they are gone
 	RETURN QUERY SELECT s.id FROM boocoder.servers s WHERE s.state = 'ending';
 END
 $$;
-COMMENT ON FUNCTION boocoder._end_servers() IS 'marks the servers that are to end; all that are marked';
+COMMENT ON FUNCTION boocoder._end_servers(jsonb) IS 'marks the servers that are to end; all that are marked';
 
 CREATE FUNCTION boocoder._server_ended(server bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$

@@ -156,6 +156,7 @@ CREATE FUNCTION boocoder._session_ends() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	risks text[];
+	force boolean;
 BEGIN
 	IF TG_OP = 'UPDATE' THEN
 		UPDATE boocoder.worktrees w
@@ -167,17 +168,18 @@ BEGIN
 		RAISE EXCEPTION 'an agent is at work in session %', OLD.id
 			USING ERRCODE = 'BC004', HINT = 'boocoder.close_session() cancels its tasks.';
 	END IF;
+	force := current_setting('boocoder.force_delete')::boolean;
 	SELECT boocoder._risks_of(w) INTO risks FROM boocoder.worktrees w
 	 WHERE w.session_id = OLD.id AND w.status = 'active' AND w.deleted_at IS NULL;
-	IF risks && '{dirty,unpushed,undecided}' AND NOT current_setting('boocoder.force_delete')::boolean THEN
+	IF risks && '{dirty,unpushed,undecided}' AND NOT force THEN
 		RAISE EXCEPTION 'the worktree of session % is %', OLD.id, array_to_string(risks, ', ')
 			USING ERRCODE = 'BC004',
 				  HINT = 'See boocoder.worktree_risk(). SET boocoder.force_delete = on leaves the worktree to be archived and removed.';
 	END IF;
 	UPDATE boocoder.worktrees w
-	   SET orphaned_at = now(), assess_requested_at = now(), forced = w.forced OR current_setting('boocoder.force_delete')::boolean
+	   SET orphaned_at = now(), assess_requested_at = now(), forced = w.forced OR force
 	 WHERE w.session_id = OLD.id AND w.deleted_at IS NULL;
-	IF current_setting('boocoder.force_delete')::boolean THEN
+	IF force THEN
 		UPDATE boocoder.pending_changes c SET status = 'rejected' WHERE c.session_id = OLD.id AND c.status IN ('pending', 'conflict');
 	END IF;
 	UPDATE boocoder.tasks t SET state = 'cancelled' WHERE t.session_id = OLD.id AND t.state = 'pending';
@@ -214,6 +216,12 @@ CREATE FUNCTION boocoder._worktree_place(project bigint, owner name, session big
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	RETURN '/worktrees/p' || project || '-' || left(md5(owner), 8) || '/s' || session;
+END
+$$;
+CREATE FUNCTION boocoder._agent_prefix(p boocoder.projects, v boocoder.providers) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN nullif(CASE WHEN cardinality(v.launch_prefix) > 0 THEN v.launch_prefix ELSE p.launch_prefix END, '{}');
 END
 $$;
 -- The rows are given, not looked up: the claim has them, and every microsecond of it is latency.
@@ -363,8 +371,7 @@ BEGIN
 	argv := boocoder._argv(provider, r.install_path);
 	orders := boocoder._orders(t, project, worktree, provider, argv, coalesce(t.mode, r.wanted_mode), host);
 	git_prefix := nullif(project.launch_prefix, '{}');
-	agent_prefix := nullif(CASE WHEN cardinality(provider.launch_prefix) > 0 THEN provider.launch_prefix
-								ELSE project.launch_prefix END, '{}');
+	agent_prefix := boocoder._agent_prefix(project, provider);
 	IF is_warm THEN
 		hash := boocoder._config_hash(provider, worktree, argv, agent_prefix, host);
 		IF provider.transport = 'opencode_server' THEN
@@ -380,8 +387,7 @@ BEGIN
 	-- one for a worktree that is not made yet is taken when it is
 	IF worktree.status = 'active' AND provider.transport = 'opencode_server' THEN
 		SELECT s.server, s.start_order, s.ends INTO server, server_order, server_ends
-		  FROM boocoder._take_server(provider, worktree, argv, agent_prefix, host) s;
-		UPDATE boocoder.backends b SET server_id = server WHERE b.id = backend;
+		  FROM boocoder._take_server(backend, provider, worktree, argv, agent_prefix, host) s;
 	END IF;
 	IF worktree.status = 'active' THEN
 		agent := orders.agent;
@@ -659,15 +665,17 @@ BEGIN
 			RETURN NEXT;
 		END LOOP;
 		IF EXISTS (SELECT 1 FROM boocoder.backends b WHERE b.state <> 'busy') THEN
+			host := boocoder._host();
 			kind := 'evict';
 			prepare := NULL;
-			FOR backend IN SELECT boocoder._evict() LOOP
+			FOR backend IN SELECT boocoder._evict(host) LOOP
 				RETURN NEXT;
 			END LOOP;
 		END IF;
 		IF EXISTS (SELECT 1 FROM boocoder.servers) THEN
+			host := coalesce(host, boocoder._host());
 			kind := 'end_server';
-			FOR server IN SELECT boocoder._end_servers() LOOP
+			FOR server IN SELECT boocoder._end_servers(host) LOOP
 				RETURN NEXT;
 			END LOOP;
 			server := NULL;
@@ -769,8 +777,9 @@ BEGIN
 					   WHERE x.state = 'pending' AND x.run_at IS NOT NULL AND x.run_at > now()),
 					 (SELECT min(r.deadline) FROM boocoder.permission_requests r
 					   WHERE r.status = 'pending' AND r.deadline IS NOT NULL AND r.deadline > now()),
-					 (SELECT min(b.last_active_at) FROM boocoder.backends b WHERE b.state = 'idle')
-					   + make_interval(secs => (coalesce(host, boocoder._host()) ->> 'idle_ttl_ms')::bigint / 1000.0)) INTO next_due;
+					 -- mostly none waits, and nothing has to be looked up
+					 (SELECT min(b.last_active_at) + make_interval(secs => (coalesce(host, boocoder._host()) ->> 'idle_ttl_ms')::bigint / 1000.0)
+						FROM boocoder.backends b WHERE b.state = 'idle' HAVING min(b.last_active_at) IS NOT NULL)) INTO next_due;
 	END IF;
 	IF next_due IS NOT NULL THEN
 		kind := 'due';
@@ -809,7 +818,7 @@ BEGIN
 		RETURN;
 	END IF;
 	SELECT p AS project, v AS provider, w AS worktree, boocoder._argv(v, a.install_path) AS argv, m.wanted_mode, m.agent_session_id,
-		   m.status AS agent_status, m.config_hash, b.config_hash AS new_hash
+		   m.status AS agent_status, m.config_hash, b.id AS backend, b.config_hash AS new_hash
 	  INTO STRICT r
 	  FROM boocoder.projects p
 	  JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
@@ -828,9 +837,7 @@ BEGIN
 	diff := orders.diff;
 	IF provider.transport = 'opencode_server' THEN
 		SELECT s.server, s.start_order, s.ends INTO server, server_order, server_ends
-		  FROM boocoder._take_server(provider, worktree, r.argv,
-			nullif(CASE WHEN cardinality(provider.launch_prefix) > 0 THEN provider.launch_prefix ELSE project.launch_prefix END, '{}'), host) s;
-		UPDATE boocoder.backends b SET server_id = _prepared.server WHERE b.task_id = t.id AND b.state = 'busy';
+		  FROM boocoder._take_server(r.backend, provider, worktree, r.argv, boocoder._agent_prefix(project, provider), host) s;
 	END IF;
 	RETURN NEXT;
 END
@@ -914,7 +921,7 @@ BEGIN
 	UPDATE boocoder.worktrees x
 	   SET snapshot_tree = diff ->> 'tree', facts = coalesce(diff -> 'facts', x.facts),
 		   assessed_at = CASE WHEN diff ? 'facts' THEN now() ELSE x.assessed_at END,
-		   assess_requested_at = CASE WHEN x.size_bytes IS NULL AND (boocoder._host() ->> 'worktree_budget')::bigint > 0 THEN now()
+		   assess_requested_at = CASE WHEN x.size_bytes IS NULL AND coalesce(current_setting('boocoder.worktree_budget', true), '0') <> '0' THEN now()
 									  ELSE x.assess_requested_at END
 	 WHERE x.id = w.id;
 	PERFORM boocoder._save(w.id, 'turn', diff ->> 'turn_ref', diff ->> 'tree', t.id);
@@ -1039,9 +1046,8 @@ BEGIN
 	END IF;
 	FOR w IN
 		SELECT x.id, x.status, x.size_bytes, coalesce(x.deleted_at, x.orphaned_at) AS since,
-			   x.status = 'trashed' OR x.forced OR cardinality(boocoder._risks_of(x)) = 0 AS safe,
-			   EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.session_id = x.session_id AND t.state IN ('running', 'blocked')) AS busy
-		  FROM boocoder.worktrees x
+			   x.status = 'trashed' OR x.forced OR cardinality(risks) = 0 AS safe, 'running' = ANY (risks) AS busy
+		  FROM boocoder.worktrees x, boocoder._risks_of(x) risks
 		 WHERE (x.status = 'trashed' OR (x.status = 'active' AND x.orphaned_at IS NOT NULL))
 		   -- one that could not be removed is not tried again and again
 		   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j
@@ -1320,10 +1326,9 @@ BEGIN
 	SELECT r.id, 'cap' FROM ranked r WHERE r.state = 'idle' AND r.place > max_warm;
 END
 $$;
-CREATE FUNCTION boocoder._evict() RETURNS SETOF bigint
+CREATE FUNCTION boocoder._evict(host jsonb) RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	host jsonb := boocoder._host();
 	e record;
 BEGIN
 	FOR e IN
@@ -1414,7 +1419,7 @@ BEGIN
 END
 $$;
 -- Like _take_backend(): the one there is if it was started as it would be now, otherwise another one.
-CREATE FUNCTION boocoder._take_server(v boocoder.providers, w boocoder.worktrees, argv text[], prefix text[], host jsonb,
+CREATE FUNCTION boocoder._take_server(backend bigint, v boocoder.providers, w boocoder.worktrees, argv text[], prefix text[], host jsonb,
 	OUT server bigint, OUT start_order jsonb, OUT ends bigint) RETURNS record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1426,12 +1431,13 @@ BEGIN
 	SELECT * INTO s FROM boocoder.servers x WHERE x.key = wanted AND x.state <> 'ending';
 	IF s.state IN ('starting', 'ready', 'exited') AND s.config_hash = hash THEN
 		UPDATE boocoder.servers x SET last_used_at = clock_timestamp() WHERE x.id = s.id RETURNING x.id INTO server;
-		RETURN;
+	ELSE
+		UPDATE boocoder.servers x SET state = 'ending' WHERE x.id = s.id RETURNING x.id INTO ends;
+		INSERT INTO boocoder.servers (key, provider, project_id, folder, config_hash)
+		VALUES (wanted, v.name, w.project_id, boocoder._server_folder(w.path), hash) RETURNING id INTO server;
+		start_order := boocoder._server_order(v, w, argv, host);
 	END IF;
-	UPDATE boocoder.servers x SET state = 'ending' WHERE x.id = s.id RETURNING x.id INTO ends;
-	INSERT INTO boocoder.servers (key, provider, project_id, folder, config_hash)
-	VALUES (wanted, v.name, w.project_id, boocoder._server_folder(w.path), hash) RETURNING id INTO server;
-	start_order := boocoder._server_order(v, w, argv, host);
+	UPDATE boocoder.backends b SET server_id = server WHERE b.id = backend;
 END
 $$;
 -- What its runner told of it (a SERVER message), and what is to be done.  The dispatcher keeps the order: starting
@@ -1513,11 +1519,11 @@ BEGIN
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.backends b WHERE b.server_id = s.id);
 END
 $$;
-CREATE FUNCTION boocoder._end_servers() RETURNS SETOF bigint
+CREATE FUNCTION boocoder._end_servers(host jsonb) RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	UPDATE boocoder.servers s SET state = 'ending'
-	 WHERE s.id IN (SELECT boocoder._idle_servers(now(), make_interval(secs => (boocoder._host() ->> 'idle_ttl_ms')::bigint / 1000.0)));
+	 WHERE s.id IN (SELECT boocoder._idle_servers(now(), make_interval(secs => (host ->> 'idle_ttl_ms')::bigint / 1000.0)));
 	-- those again of which the dispatcher has not said that they are gone
 	RETURN QUERY SELECT s.id FROM boocoder.servers s WHERE s.state = 'ending';
 END
@@ -1932,7 +1938,7 @@ GRANT INSERT, DELETE ON boocoder.home TO boocoder_worker;
 GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, text[], text, jsonb),
 	boocoder._worktree_root(boocoder.projects, jsonb), boocoder._argv(boocoder.providers, text),
-	boocoder._sandbox(boocoder.providers, text, text, jsonb), boocoder._free_ports(jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
+	boocoder._agent_prefix(boocoder.projects, boocoder.providers), boocoder._sandbox(boocoder.providers, text, text, jsonb), boocoder._free_ports(jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
 	boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
 	boocoder._candidate(bigint[], bigint[], bigint[], boolean), boocoder._make_jobs(), boocoder._job_order(boocoder.jobs, jsonb),
 	boocoder._job_done(bigint, jsonb), boocoder._start(integer), boocoder._reconcile(),
@@ -1944,7 +1950,7 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._asks_once(text), boocoder._warm(boocoder.providers, bigint, bigint, text),
 	boocoder._config_hash(boocoder.providers, boocoder.worktrees, text[], text[], jsonb),
 	boocoder._take_backend(boocoder.tasks, boocoder.worktrees, text), boocoder._continued(jsonb, boolean, text, text), boocoder._stale(text, text, text, text),
-	boocoder._turn_ended(boocoder.tasks, jsonb), boocoder._evictions(timestamptz, interval, integer), boocoder._evict(),
+	boocoder._turn_ended(boocoder.tasks, jsonb), boocoder._evictions(timestamptz, interval, integer), boocoder._evict(jsonb),
 	boocoder._backend_started(bigint, integer), boocoder._backend_ended(bigint), boocoder._forget_backends(),
 	boocoder._home(boocoder.worktrees), boocoder._new_path(text), boocoder._risks(jsonb, bigint, bigint), boocoder._risks_of(boocoder.worktrees),
 	boocoder._reapable(timestamptz, interval, bigint), boocoder._reap(jsonb), boocoder._make_worktree_jobs(jsonb),
@@ -1953,8 +1959,8 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._worktree_place(bigint, name, bigint), boocoder._server_folder(text),
 	boocoder._server_decision(text, integer, boolean, timestamptz, timestamptz, integer, interval), boocoder._server_busy(bigint),
 	boocoder._server_order(boocoder.providers, boocoder.worktrees, text[], jsonb),
-	boocoder._take_server(boocoder.providers, boocoder.worktrees, text[], text[], jsonb), boocoder._server_told(bigint, jsonb),
-	boocoder._idle_servers(timestamptz, interval), boocoder._end_servers(), boocoder._server_ended(bigint), boocoder._forget_servers(),
+	boocoder._take_server(bigint, boocoder.providers, boocoder.worktrees, text[], text[], jsonb), boocoder._server_told(bigint, jsonb),
+	boocoder._idle_servers(timestamptz, interval), boocoder._end_servers(jsonb), boocoder._server_ended(bigint), boocoder._forget_servers(),
 	boocoder._charge(bigint, jsonb, text), boocoder._store_changes(boocoder.tasks, jsonb),
 	boocoder._settle(bigint, bigint, jsonb, jsonb) TO boocoder_worker;
 ALTER TABLE boocoder.backends ENABLE ROW LEVEL SECURITY;
@@ -2007,6 +2013,8 @@ COMMENT ON TRIGGER goes ON boocoder.sessions IS 'keeps a session while its workt
 COMMENT ON FUNCTION boocoder._chat_goes() IS 'trigger: a chat goes with its messages, its tasks stay; refused while an agent is at work (SQLSTATE BC004)';
 COMMENT ON TRIGGER goes ON boocoder.chats IS 'keeps a chat while an agent is at work in it';
 COMMENT ON FUNCTION boocoder._worktree_place(bigint, name, bigint) IS 'where the worktree of a session is, below the root';
+COMMENT ON FUNCTION boocoder._agent_prefix(boocoder.projects, boocoder.providers) IS
+	'the launch prefix of an agent: its provider''s, or else its project''s; NULL: none';
 COMMENT ON FUNCTION boocoder._new_path(text) IS 'a path for a worktree that no other one has, not even one that is trashed';
 COMMENT ON FUNCTION boocoder._claim(boocoder.tasks, jsonb) IS 'makes one pending task running, or failed when it cannot run';
 COMMENT ON FUNCTION boocoder._next_actions(integer, integer, boolean) IS
@@ -2042,7 +2050,7 @@ COMMENT ON FUNCTION boocoder._turn_ended(boocoder.tasks, jsonb) IS
 	'after a turn: the agent''s session, for the next one to go on with, and whether its process waits for that';
 COMMENT ON FUNCTION boocoder._evictions(timestamptz, interval, integer) IS
 	'the backends that are to end, and why: closed, worktree, provider, idle for too long, or too many (the least recently used)';
-COMMENT ON FUNCTION boocoder._evict() IS 'marks the backends that are to end; all that are marked';
+COMMENT ON FUNCTION boocoder._evict(jsonb) IS 'marks the backends that are to end; all that are marked';
 COMMENT ON FUNCTION boocoder._backend_started(bigint, integer) IS 'the process of a backend';
 COMMENT ON FUNCTION boocoder._backend_ended(bigint) IS 'the process of a backend is gone: by itself, unless it was to end';
 COMMENT ON FUNCTION boocoder._forget_backends() IS 'no backend outlives its dispatcher: those that were warm have crashed';
@@ -2060,12 +2068,12 @@ COMMENT ON FUNCTION boocoder._server_decision(text, integer, boolean, timestampt
 	'keep, restart, or restart_forced: a server that was unhealthy too often in a row is started again, but not while a turn runs, unless that lasts for too long';
 COMMENT ON FUNCTION boocoder._server_busy(bigint) IS 'does a chat on this server have a turn?';
 COMMENT ON FUNCTION boocoder._server_order(boocoder.providers, boocoder.worktrees, text[], jsonb) IS 'the order of a server for the chats of a folder of worktrees';
-COMMENT ON FUNCTION boocoder._take_server(boocoder.providers, boocoder.worktrees, text[], text[], jsonb) IS
-	'the server for a chat; its order if it is to be started, and one that is to end before';
+COMMENT ON FUNCTION boocoder._take_server(bigint, boocoder.providers, boocoder.worktrees, text[], text[], jsonb) IS
+	'the server for a chat, noted with its backend (NULL: none is kept); its order if it is to be started, and one that is to end before';
 COMMENT ON FUNCTION boocoder._server_told(bigint, jsonb) IS
 	'records how a server is; keep, ready (with this address), restart (the same order again), restart_forced (though turns run on it), give_up, or end';
 COMMENT ON FUNCTION boocoder._idle_servers(timestamptz, interval) IS 'servers that no chat has been on for so long, and that are to end';
-COMMENT ON FUNCTION boocoder._end_servers() IS 'marks the servers that are to end; all that are marked';
+COMMENT ON FUNCTION boocoder._end_servers(jsonb) IS 'marks the servers that are to end; all that are marked';
 COMMENT ON FUNCTION boocoder._server_ended(bigint) IS 'the process of a server is gone, and is not started again';
 COMMENT ON FUNCTION boocoder._forget_servers() IS 'at the start of a dispatcher: no server outlives the one that started it';
 COMMENT ON FUNCTION boocoder._status() IS 'the row of the view status';

@@ -34,7 +34,7 @@ SELECT s.id, s.project_id, '/r' || boocoder._worktree_place(s.project_id, s.owne
   FROM boocoder.sessions s ORDER BY s.id;
 CREATE FUNCTION pg_temp.take(session bigint, agent text DEFAULT 'oc', prefix text[] DEFAULT '{}') RETURNS TABLE (server bigint, starts boolean, ends bigint) LANGUAGE sql AS $$
 	SELECT x.server, x.start_order IS NOT NULL, x.ends
-	  FROM boocoder.worktrees w, boocoder.providers v, boocoder._take_server(v, w, v.command, prefix, boocoder._host()) x
+	  FROM boocoder.worktrees w, boocoder.providers v, boocoder._take_server(NULL, v, w, v.command, prefix, boocoder._host()) x
 	 WHERE w.session_id = session AND v.name = agent
 $$;
 CREATE FUNCTION pg_temp.told(server bigint, variadic messages text[]) RETURNS text LANGUAGE sql AS $$
