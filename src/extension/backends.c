@@ -11,9 +11,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define RETRY_MS 50
-#define RETRY_FAILED_MS 2000
-#define REAP_INTERVAL_MS 20
 
 typedef enum BcBackendState
 {
@@ -162,25 +159,18 @@ bc_backends_evict(int64 id)
 	}
 }
 
-/* A report that could not be made: when to try again. */
-static TimestampTz
-later(TimestampTz now, BcDbStatus status)
-{
-	return TimestampTzPlusMilliseconds(now, status == BC_DB_BUSY ? RETRY_MS : RETRY_FAILED_MS);
-}
-
 static void
-report_start(BcBackend *backend, TimestampTz now)
+report_start(BcBackend *backend)
 {
 	BcDbStatus	status = bc_db_backend_started(backend->id, backend->pid);
 
 	backend->told = status == BC_DB_OK;
-	backend->due = backend->told ? 0 : later(now, status);
+	backend->due = backend->told ? 0 : bc_db_retry_at(status);
 }
 
 /* True when it is done and "backend" freed. */
 static bool
-report_end(BcBackend *backend, TimestampTz now)
+report_end(BcBackend *backend)
 {
 	BcDbStatus	status = bc_db_backend_ended(backend->id);
 
@@ -189,7 +179,7 @@ report_end(BcBackend *backend, TimestampTz now)
 		drop(backend);
 		return true;
 	}
-	backend->due = later(now, status);
+	backend->due = bc_db_retry_at(status);
 	return false;
 }
 
@@ -202,18 +192,18 @@ look_after(BcBackend *backend, TimestampTz now)
 		case BACKEND_BUSY:
 		case BACKEND_IDLE:
 			if (!backend->told)
-				report_start(backend, now);
+				report_start(backend);
 			return true;
 		case BACKEND_ENDING:
 			if (bc_runners_ending(backend->pid))
 			{
-				backend->due = TimestampTzPlusMilliseconds(now, REAP_INTERVAL_MS);
+				backend->due = TimestampTzPlusMilliseconds(now, BC_REAP_INTERVAL_MS);
 				return true;
 			}
 			backend->state = BACKEND_ENDED;
-			return !report_end(backend, now);
+			return !report_end(backend);
 		case BACKEND_ENDED:
-			return !report_end(backend, now);
+			return !report_end(backend);
 	}
 	return true;
 }

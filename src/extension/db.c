@@ -20,6 +20,8 @@
 #include "utils/timestamp.h"
 
 #define MAX_ARGS 4
+#define RETRY_MS 50
+#define RETRY_FAILED_MS 2000
 
 typedef enum DbQuery
 {
@@ -96,6 +98,13 @@ const char *
 bc_db_error(void)
 {
 	return last_error;
+}
+
+TimestampTz
+bc_db_retry_at(BcDbStatus status)
+{
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									   status == BC_DB_BUSY ? RETRY_MS : RETRY_FAILED_MS);
 }
 
 static void

@@ -13,6 +13,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
 typedef enum BcDbStatus
@@ -54,6 +55,9 @@ typedef struct BcDbAction
 
 /* The message of the last BC_DB_FAILED. */
 extern const char *bc_db_error(void);
+
+/* When to call again what was not done: soon if somebody held a lock, later if it failed. */
+extern TimestampTz bc_db_retry_at(BcDbStatus status);
 
 /* OID of the extension in this database, InvalidOid when it is not there. */
 extern Oid	bc_db_extension(void);

@@ -36,7 +36,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define REAP_INTERVAL_MS 20
 #define AFTER_FAILURE_MS 1000
 #define MAX_WAIT_EVENTS 64
 
@@ -390,7 +389,7 @@ serve(Oid extension)
 	times[2] = bc_sink_due();
 	times[4] = bc_backends_tick(now);
 	times[5] = bc_servers_tick(now);
-	times[3] = bc_runners_reap() ? TimestampTzPlusMilliseconds(now, REAP_INTERVAL_MS) : 0;
+	times[3] = bc_runners_reap() ? TimestampTzPlusMilliseconds(now, BC_REAP_INTERVAL_MS) : 0;
 	wait_and_serve(wait_time(GetCurrentTimestamp(), times, lengthof(times)));
 }
 

@@ -12,8 +12,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define RETRY_MS 50
-#define RETRY_FAILED_MS 2000
 
 #define CRASHED \
 	"{\"ok\":false,\"reason\":\"runner_crashed\",\"message\":\"the runner ended unexpectedly\"}"
@@ -48,8 +46,7 @@ report(BcJob *job)
 		MemoryContextDelete(job->context);
 		return;
 	}
-	job->due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-										   status == BC_DB_BUSY ? RETRY_MS : RETRY_FAILED_MS);
+	job->due = bc_db_retry_at(status);
 }
 
 static void

@@ -16,6 +16,9 @@
 #include "extension/channel.h"
 #include "lib/ilist.h"
 
+/* How often to look whether a runner that was closed has ended */
+#define BC_REAP_INTERVAL_MS 20
+
 typedef struct BcRunner BcRunner;
 
 /* Who gave a runner its order, and hears of it */

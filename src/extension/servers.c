@@ -15,9 +15,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define RETRY_MS 50
-#define RETRY_FAILED_MS 2000
-#define REAP_INTERVAL_MS 20
 #define MAX_NEWS 100			/* messages that wait for the database */
 
 typedef struct BcServer
@@ -52,6 +49,14 @@ tell_later(BcServer *server, const char *message)
 	server->due = GetCurrentTimestamp();
 }
 
+static void
+forget_address(BcServer *server)
+{
+	if (server->address != NULL)
+		pfree(server->address);
+	server->address = NULL;
+}
+
 /* Its runner has ended: "result" is what it said at last, JSON text, or NULL. */
 static void
 ended(BcServer *server, const char *result, const char *why)
@@ -59,9 +64,7 @@ ended(BcServer *server, const char *result, const char *why)
 	StringInfoData message;
 
 	server->runner = NULL;
-	if (server->address != NULL)
-		pfree(server->address);
-	server->address = NULL;
+	forget_address(server);
 	initStringInfo(&message);
 	appendStringInfoString(&message, "{\"state\":\"ended\",\"result\":");
 	if (result != NULL)
@@ -168,25 +171,29 @@ close_runner(BcServer *server)
 	BcRunner   *runner = server->runner;
 
 	server->runner = NULL;
-	if (server->address != NULL)
-		pfree(server->address);
-	server->address = NULL;
+	forget_address(server);
 	if (runner != NULL)
 		bc_runners_close(runner);
+}
+
+/* Turns that are on it hear what bc_servers_answer() says now. */
+static void
+tell_chats(const BcServer *server)
+{
+	char	   *answer = bc_servers_answer(server->id);
+
+	bc_tasks_server(server->id, answer);
+	pfree(answer);
 }
 
 /* For good: whoever waits for it is told. */
 static void
 end(BcServer *server)
 {
-	char	   *answer;
-
 	server->ending = true;
 	server->due = GetCurrentTimestamp();
 	close_runner(server);
-	answer = bc_servers_answer(server->id);
-	bc_tasks_server(server->id, answer);
-	pfree(answer);
+	tell_chats(server);
 }
 
 void
@@ -206,12 +213,8 @@ obey(BcServer *server, const char *decision, const char *message)
 {
 	if (strcmp(decision, "ready") == 0)
 	{
-		char	   *answer;
-
 		server->address = MemoryContextStrdup(server->context, message);
-		answer = bc_servers_answer(server->id);
-		bc_tasks_server(server->id, answer);
-		pfree(answer);
+		tell_chats(server);
 	}
 	else if (strncmp(decision, "restart", 7) == 0)
 	{
@@ -236,7 +239,7 @@ tell(BcServer *server, TimestampTz now)
 
 		if (status == BC_DB_BUSY)
 		{
-			server->due = TimestampTzPlusMilliseconds(now, RETRY_MS);
+			server->due = bc_db_retry_at(status);
 			return;
 		}
 		server->nnews--;
@@ -257,7 +260,7 @@ look_after(BcServer *server, TimestampTz now)
 		return true;
 	}
 	if (server->pid != 0 && bc_runners_ending(server->pid))
-		server->due = TimestampTzPlusMilliseconds(now, REAP_INTERVAL_MS);
+		server->due = TimestampTzPlusMilliseconds(now, BC_REAP_INTERVAL_MS);
 	else
 	{
 		BcDbStatus	status = bc_db_server_ended(server->id);
@@ -268,7 +271,7 @@ look_after(BcServer *server, TimestampTz now)
 			MemoryContextDelete(server->context);
 			return false;
 		}
-		server->due = TimestampTzPlusMilliseconds(now, status == BC_DB_BUSY ? RETRY_MS : RETRY_FAILED_MS);
+		server->due = bc_db_retry_at(status);
 	}
 	return true;
 }

@@ -16,7 +16,6 @@
 #define BATCH_BYTES (128 * 1024)
 #define BATCH_ITEMS 256
 #define MAX_AGE_MS 10
-#define RETRY_MS 50
 #define FULL_BYTES (4 * 1024 * 1024)
 #define FLOOD_BYTES (8 * 1024 * 1024)
 
@@ -139,7 +138,7 @@ bc_sink_flush(TimestampTz now)
 
 		if (!append(batch))
 		{
-			due = TimestampTzPlusMilliseconds(now, RETRY_MS);
+			due = bc_db_retry_at(BC_DB_BUSY);
 			return false;
 		}
 		total_bytes -= batch->bytes;

@@ -21,8 +21,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define RETRY_MS 50
-#define RETRY_FAILED_MS 2000
 /* What a runner needs for itself, on top of what the agent is given */
 #define CANCEL_MARGIN_MS 10000
 
@@ -218,8 +216,7 @@ order(BcTurn *turn, char *const *prefix, const char *text, int timeout_ms, int64
 static void
 retry_later(BcTurn *turn, BcDbStatus status)
 {
-	turn->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												 status == BC_DB_BUSY ? RETRY_MS : RETRY_FAILED_MS);
+	turn->retry_at = bc_db_retry_at(status);
 }
 
 static void

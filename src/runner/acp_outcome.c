@@ -12,15 +12,10 @@
 #include "runner/agent.h"
 #include "runner/jsonrpc.h"
 #include "runner/llm_error.h"
+#include "runner/stream_step.h"
 #include "runner/text.h"
 
 #define MAX_DETAIL 2000			/* bytes of an error's data */
-
-static const char *
-text_of(const json_t *object, const char *key)
-{
-	return json_string_value(json_object_get(object, key));
-}
 
 void
 bc_acp_outcome_fail(const char *reason, const char *message, const char *detail)
@@ -83,7 +78,7 @@ bc_acp_outcome_ended(BcAcpMap *map, const json_t *result, const json_t *auth_met
 		{"refusal", "failed", "refusal", "the agent refused"},
 		{"cancelled", "cancelled", "cancelled", "the agent ended the turn as cancelled"},
 	};
-	const char *stop_reason = text_of(result, "stopReason");
+	const char *stop_reason = bc_step_string(result, "stopReason");
 
 	bc_acp_map_result(map, result);
 	if (stop_reason != NULL)
@@ -117,8 +112,8 @@ error_details(const json_t *data)
 	if (json_is_string(data))
 		return json_string_value(data);
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-		if (text_of(data, keys[i]) != NULL)
-			return text_of(data, keys[i]);
+		if (bc_step_string(data, keys[i]) != NULL)
+			return bc_step_string(data, keys[i]);
 	return NULL;
 }
 
@@ -126,7 +121,7 @@ void
 bc_acp_outcome_refused(const json_t *error, const char *what, bool choice,
 					   const json_t *auth_methods)
 {
-	const char *text = text_of(error, "message");
+	const char *text = bc_step_string(error, "message");
 	json_int_t	code = json_integer_value(json_object_get(error, "code"));
 	json_t	   *data = json_object_get(error, "data");
 	const char *details = error_details(data);

@@ -454,13 +454,6 @@ read_dispatcher(void)
 	}
 }
 
-static void
-earliest(int64_t *when, int64_t candidate)
-{
-	if (candidate != 0 && (*when == 0 || candidate < *when))
-		*when = candidate;
-}
-
 static bool
 waiting(void)
 {
@@ -542,25 +535,23 @@ transport_due(void)
 }
 
 static int
-poll_timeout(int64_t now)
+poll_timeout(void)
 {
 	int64_t		when = 0;
 
-	earliest(&when, bc_stream_due());
-	earliest(&when, bc_program_due());
+	bc_earliest(&when, bc_stream_due());
+	bc_earliest(&when, bc_program_due());
 	if (outcome == NULL && waiting_since == 0)
 	{
-		earliest(&when, turn_end);
-		earliest(&when, setup_end);
-		earliest(&when, expect_end);
-		earliest(&when, silence_end());
+		bc_earliest(&when, turn_end);
+		bc_earliest(&when, setup_end);
+		bc_earliest(&when, expect_end);
+		bc_earliest(&when, silence_end());
 	}
 	if (outcome == NULL)
-		earliest(&when, cancel_end);
-	earliest(&when, transport_due());
-	if (when == 0)
-		return -1;
-	return when <= now ? 0 : (int) (when - now < 60000 ? when - now : 60000);
+		bc_earliest(&when, cancel_end);
+	bc_earliest(&when, transport_due());
+	return bc_poll_timeout(when);
 }
 
 /* One pass of the loop. */
@@ -582,7 +573,7 @@ serve(void)
 	bc_program_fds(program, reading);
 	if (reading && transport->pollfds != NULL && setup_index == nsetup)
 		n = transport->pollfds(its_own, MAX_FDS);
-	(void) poll(p, (nfds_t) (2 + BC_PROGRAM_FDS + n), poll_timeout(bc_now()));
+	(void) poll(p, (nfds_t) (2 + BC_PROGRAM_FDS + n), poll_timeout());
 	if (p[0].revents)
 		read_dispatcher();
 	bc_program_serve(program, reading);
@@ -619,10 +610,6 @@ prepare(void)
 {
 	const char *cwd = json_string_value(json_object_get(order, "cwd"));
 	const char *git_dir = json_string_value(json_object_get(order, "git_dir"));
-	const json_t *sandbox = json_object_get(order, "sandbox");
-	const char *home = json_string_value(json_object_get(sandbox, "home"));
-	const char *lasting =
-		json_string_value(json_object_get(json_object_get(sandbox, "agent_home"), "path"));
 
 	transport = find_transport(json_string_value(json_object_get(order, "transport")));
 	if (transport == NULL)
@@ -640,8 +627,7 @@ prepare(void)
 		settle("failed", "repository_missing", "the repository of the project is not there");
 		return false;
 	}
-	if (home == NULL || bc_sandbox_mkdir(home) != 0 ||
-		(lasting != NULL && bc_sandbox_mkdir(lasting) != 0))
+	if (!bc_sandbox_make_homes(order))
 	{
 		settle("failed", "spawn_failed", "could not make the agent's home directory");
 		return false;

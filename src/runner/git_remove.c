@@ -127,12 +127,7 @@ own_commits(Job *job, const git_oid *diff_base, git_oid *tips)
 	if (git_reference_name_to_id(&tip, job->repo, name) == 0)
 		add_tip(job, &tip, known, nknown, tips, &ntips);
 	if (job->has_entry)
-	{
-		char		path[PATH_MAX + 32];
-
-		snprintf(path, sizeof(path), "%s/HEAD", job->entry.dir);
-		head = bc_git_read_file(path);
-	}
+		head = bc_git_entry_head(&job->entry);
 	if (head != NULL && ((strncmp(head, "ref: ", 5) == 0 &&
 						  git_reference_name_to_id(&tip, job->repo, head + 5) == 0) ||
 						 (strlen(head) == GIT_OID_HEXSZ && git_oid_fromstr(&tip, head) == 0)))
@@ -216,33 +211,6 @@ find_content(Job *job, const git_tree *base, git_oid *tree, bool *known, BcGitPr
 	return true;
 }
 
-/* An archive ref that is free, or holds this very tree.  "*have": the latter. */
-static bool
-choose_archive(Job *job, const git_oid *tree, bool *have, BcGitProblem *problem)
-{
-	for (int n = 1; n < MAX_NAMES; n++)
-	{
-		char		key[96];
-		git_oid		oid;
-		git_commit *commit = NULL;
-		int			code;
-
-		snprintf(key, sizeof(key), n == 1 ? "%s" : "%s-%d",
-				 job->has_entry ? job->entry.key : job->id, n);
-		bc_git_ref_name(job->archive, sizeof(job->archive), "archive", key);
-		code = git_reference_name_to_id(&oid, job->repo, job->archive);
-		if (code != 0)
-			return code == GIT_ENOTFOUND ||
-				bc_git_problem_git(problem, "cannot look for \"%s\"", job->archive);
-		*have = git_commit_lookup(&commit, job->repo, &oid) == 0 &&
-			git_oid_equal(git_commit_tree_id(commit), tree);
-		git_commit_free(commit);
-		if (*have)
-			return true;
-	}
-	return bc_git_problem(problem, BC_GIT_GIT_ERROR, "no free name for the archive");
-}
-
 static bool
 archive(Job *job, BcGitProblem *problem)
 {
@@ -279,7 +247,8 @@ archive(Job *job, BcGitProblem *problem)
 				git_oid_cpy(&tree, git_commit_tree_id(tip));
 			git_commit_free(tip);
 		}
-		ok = ok && choose_archive(job, &tree, &have, problem) &&
+		ok = ok && bc_git_ref_for(job->repo, "archive", job->has_entry ? job->entry.key : job->id, &tree,
+								  MAX_NAMES, job->archive, sizeof(job->archive), &have, problem) &&
 			((have && ntips == 0) ||
 			 bc_git_commit_to(job->repo, job->archive, &tree, parents, nparents,
 							  "boocoder: archived worktree\n", &commit, problem));

@@ -293,3 +293,40 @@ bc_git_commit_tree(git_repository *repo, const char *hex, git_oid *oid, git_tree
 	problem->reason = BC_GIT_BASE_NOT_FOUND;
 	return false;
 }
+
+char *
+bc_git_entry_head(const BcGitEntry *entry)
+{
+	char		path[PATH_MAX + 32];
+
+	snprintf(path, sizeof(path), "%s/HEAD", entry->dir);
+	return bc_git_read_file(path);
+}
+
+bool
+bc_git_ref_for(git_repository *repo, const char *kind, const char *key, const git_oid *tree,
+			   int max, char *name, size_t size, bool *have, BcGitProblem *problem)
+{
+	*have = false;
+	for (int n = 1; n < max; n++)
+	{
+		char		numbered[96];
+		git_oid		oid;
+		git_commit *commit = NULL;
+		int			code;
+
+		snprintf(numbered, sizeof(numbered), n == 1 ? "%s" : "%s-%d", key, n);
+		bc_git_ref_name(name, size, kind, numbered);
+		code = git_reference_name_to_id(&oid, repo, name);
+		if (code != 0)
+			return code == GIT_ENOTFOUND ||
+				bc_git_problem_git(problem, "cannot look for \"%s\"", name);
+		*have = git_commit_lookup(&commit, repo, &oid) == 0 &&
+			git_oid_equal(git_commit_tree_id(commit), tree);
+		git_commit_free(commit);
+		if (*have)
+			return true;
+	}
+	return bc_git_problem(problem, BC_GIT_GIT_ERROR, "there is no free name below refs/boocoder/%s for \"%s\"",
+						  kind, key);
+}

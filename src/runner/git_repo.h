@@ -70,6 +70,17 @@ extern char *bc_git_read_file(const char *path);
 /* Parent directory by its real name, last component kept: "out" of PATH_MAX. */
 extern bool bc_git_real_path(const char *path, char *out);
 
+/* What the worktree has checked out: "ref: refs/heads/...", or a commit's hex id.  malloc'ed or NULL. */
+extern char *bc_git_entry_head(const BcGitEntry *entry);
+
+/*
+ * The name refs/boocoder/<kind>/<key>, or <key>-2, <key>-3..., that is free, or
+ * has "tree" already ("*have").  Fewer than "max" are tried.
+ */
+extern bool bc_git_ref_for(git_repository *repo, const char *kind, const char *key,
+						   const git_oid *tree, int max, char *name, size_t size, bool *have,
+						   BcGitProblem *problem);
+
 /* refs/boocoder/<kind>/<key> */
 extern void bc_git_ref_name(char *out, size_t size, const char *kind, const char *key);
 

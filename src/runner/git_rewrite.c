@@ -71,28 +71,14 @@ keep(Job *job, const git_oid *tree, BcGitProblem *problem)
 {
 	git_oid		tip;
 	git_oid		commit;
+	bool		have;
 
+	if (!bc_git_ref_for(job->repo, job->save, job->entry.key, tree, MAX_NAMES, job->saved,
+						sizeof(job->saved), &have, problem))
+		return false;
 	bc_git_tip(job->repo, &job->entry, &tip);
-	for (int n = 1; n < MAX_NAMES; n++)
-	{
-		char		key[96];
-		git_commit *there = NULL;
-		git_oid		oid;
-		bool		same;
-
-		snprintf(key, sizeof(key), n == 1 ? "%s" : "%s-%d", job->entry.key, n);
-		bc_git_ref_name(job->saved, sizeof(job->saved), job->save, key);
-		if (git_reference_name_to_id(&oid, job->repo, job->saved) != 0)
-			return bc_git_commit_to(job->repo, job->saved, tree, &tip, 1,
+	return have || bc_git_commit_to(job->repo, job->saved, tree, &tip, 1,
 									"boocoder: content of a worktree\n", &commit, problem);
-		same = git_commit_lookup(&there, job->repo, &oid) == 0 &&
-			git_oid_equal(git_commit_tree_id(there), tree);
-		git_commit_free(there);
-		if (same)
-			return true;
-	}
-	return bc_git_problem(problem, BC_GIT_GIT_ERROR, "there are too many refs of worktree %s",
-						  job->id);
 }
 
 static bool

@@ -26,12 +26,9 @@ typedef struct Changes
 void
 bc_git_tip(git_repository *repo, const BcGitEntry *entry, git_oid *tip)
 {
-	char		path[PATH_MAX + 32];
-	char	   *head;
+	char	   *head = bc_git_entry_head(entry);
 
 	git_oid_cpy(tip, &entry->base);
-	snprintf(path, sizeof(path), "%s/HEAD", entry->dir);
-	head = bc_git_read_file(path);
 	if (head != NULL && strncmp(head, "ref: ", 5) == 0)
 		(void) git_reference_name_to_id(tip, repo, head + 5);
 	else if (head != NULL && strlen(head) == GIT_OID_HEXSZ)
@@ -110,12 +107,9 @@ each_elsewhere(git_repository *repo, git_revwalk *walk, const char *but,
 static void
 checked_out(const BcGitEntry *entry, char *name, size_t size)
 {
-	char		path[PATH_MAX + 32];
-	char	   *head;
+	char	   *head = bc_git_entry_head(entry);
 
 	name[0] = '\0';
-	snprintf(path, sizeof(path), "%s/HEAD", entry->dir);
-	head = bc_git_read_file(path);
 	if (head != NULL && strncmp(head, "ref: ", 5) == 0)
 		snprintf(name, size, "%s", head + 5);
 	free(head);

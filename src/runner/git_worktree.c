@@ -250,17 +250,14 @@ open_directory(Job *job, bool *made, BcGitProblem *problem)
 static bool
 resume_entry(Job *job, BcGitEntry *entry, BcGitProblem *problem)
 {
-	char		file[PATH_MAX + 32];
-	char	   *head;
+	char	   *head = bc_git_entry_head(entry);
 
-	snprintf(file, sizeof(file), "%s/HEAD", entry->dir);
-	head = bc_git_read_file(file);
 	entry->branch[0] = '\0';
 	if (head != NULL && strncmp(head, "ref: refs/heads/", 16) == 0)
 		snprintf(entry->branch, sizeof(entry->branch), "%s", head + 16);
 	free(head);
 	if (entry->branch[0] == '\0')
-		return bc_git_problem(problem, BC_GIT_GIT_ERROR, "\"%s\" is damaged", file);
+		return bc_git_problem(problem, BC_GIT_GIT_ERROR, "\"%s/HEAD\" is damaged", entry->dir);
 	return create_branch(job, entry, problem);
 }
 

@@ -122,6 +122,17 @@ bc_sandbox_mkdir(const char *path)
 	return error;
 }
 
+bool
+bc_sandbox_make_homes(const json_t *order)
+{
+	const json_t *sandbox = json_object_get(order, "sandbox");
+	const char *home = text(sandbox, "home", NULL);
+	const char *lasting = text(json_object_get(sandbox, "agent_home"), "path", NULL);
+
+	return home != NULL && bc_sandbox_mkdir(home) == 0 &&
+		(lasting == NULL || bc_sandbox_mkdir(lasting) == 0);
+}
+
 /* An empty file with its directories, unless it is there. */
 static bool
 make_file(const char *path)

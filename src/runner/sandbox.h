@@ -37,6 +37,9 @@ extern void bc_sandbox_free(BcLaunch *launch);
 /* The path of a program on a colon-separated path, or NULL; the caller frees. */
 extern char *bc_sandbox_find(const char *program, const char *path);
 
+/* The homes that an order names: that of its session, and a lasting one if it has one. */
+extern bool bc_sandbox_make_homes(const json_t *order);
+
 /* A directory of the agent's own, made with its parents if missing; 0 or errno. */
 extern int	bc_sandbox_mkdir(const char *path);
 

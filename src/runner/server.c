@@ -258,12 +258,7 @@ as_server(void)
 static bool
 prepare(void)
 {
-	const json_t *sandbox = json_object_get(order, "sandbox");
 	const char *cwd = json_string_value(json_object_get(order, "cwd"));
-	const char *homes[] = {
-		json_string_value(json_object_get(sandbox, "home")),
-		json_string_value(json_object_get(json_object_get(sandbox, "agent_home"), "path"))
-	};
 
 	if (!make_password())
 		fail("internal_error", "there are no random numbers");
@@ -271,8 +266,7 @@ prepare(void)
 		fail("program_not_found", "the provider names no program");
 	else if (cwd == NULL || bc_sandbox_mkdir(cwd) != 0)
 		fail("worktree_missing", "the directory of the worktrees is not there");
-	else if (homes[0] == NULL || bc_sandbox_mkdir(homes[0]) != 0 ||
-			 (homes[1] != NULL && bc_sandbox_mkdir(homes[1]) != 0))
+	else if (!bc_sandbox_make_homes(order))
 		fail("spawn_failed", "could not make the agent's home directory");
 	else
 		return true;
@@ -328,13 +322,6 @@ read_dispatcher(void)
 		}
 }
 
-static void
-earliest(int64_t *when, int64_t candidate)
-{
-	if (candidate != 0 && (*when == 0 || candidate < *when))
-		*when = candidate;
-}
-
 static bool
 is_due(int64_t when)
 {
@@ -344,16 +331,13 @@ is_due(int64_t when)
 static int
 poll_timeout(void)
 {
-	int64_t		now = bc_now();
 	int64_t		when = ready_end;
 
-	earliest(&when, bc_program_due());
-	earliest(&when, bc_http_due());
+	bc_earliest(&when, bc_program_due());
+	bc_earliest(&when, bc_http_due());
 	if (!looking)
-		earliest(&when, look_at);
-	if (when == 0)
-		return -1;
-	return when <= now ? 0 : (int) (when - now < 60000 ? when - now : 60000);
+		bc_earliest(&when, look_at);
+	return bc_poll_timeout(when);
 }
 
 static void

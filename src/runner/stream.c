@@ -5,7 +5,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "runner/draft.h"
 #include "runner/stream.h"
@@ -51,15 +50,6 @@ static const char *const kind_names[] = {
 	[BC_TEXT] = "text",
 	[BC_REASONING] = "reasoning"
 };
-
-int64_t
-bc_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 void
 bc_stream_reset(void)

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "runner/buf.h"
+#include "runner/clock.h"
 
 typedef enum BcTextKind
 {
@@ -78,8 +79,5 @@ extern int64_t bc_stream_due(void);
 
 /* The last text of the agent, cut to a summary; valid until the next call. */
 extern const char *bc_stream_summary(void);
-
-/* Milliseconds of a clock that only goes forward. */
-extern int64_t bc_now(void);
 
 #endif							/* BC_RUNNER_STREAM_H */

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "runner/acp_agents.h"
 #include "runner/acp_map.h"
@@ -61,15 +60,6 @@ static size_t junk_lines;
 /* Changes of the mode, {"mode", "request"}: a list of those to be asked for, and those asked for by id */
 static json_t *wanted_modes;
 static json_t *asked_modes;
-
-static int64_t
-wall_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static const char *
 order_text(const char *key)
@@ -528,7 +518,7 @@ updated(const json_t *params)
 	}
 	/* Before our session has a name, it is the only one there can be. */
 	if (json_is_object(update) && (of == NULL || session_id == NULL || strcmp(of, session_id) == 0))
-		bc_acp_map_update(map, update, wall_ms());
+		bc_acp_map_update(map, update, bc_wall_ms());
 	else
 		bc_acp_map_raw(json_incref((json_t *) params));
 }
@@ -587,7 +577,7 @@ read_line(const char *line, size_t len, void *arg)
 			junk(line, len);
 			break;
 		case BC_RPC_REQUEST:
-			bc_acp_serve(&message, map, wall_ms());
+			bc_acp_serve(&message, map, bc_wall_ms());
 			break;
 		case BC_RPC_NOTIFICATION:
 			notified(&message);
@@ -690,7 +680,7 @@ settled(const char *outcome)
 	bc_acp_requests_end();
 	if (map == NULL)
 		return;
-	usage = bc_acp_map_end(map, strcmp(outcome, "cancelled") == 0, wall_ms());
+	usage = bc_acp_map_end(map, strcmp(outcome, "cancelled") == 0, bc_wall_ms());
 	if (usage != NULL)
 		bc_agent_report("usage", usage);
 	bc_agent_report("junk_lines", json_integer((json_int_t) junk_lines));

@@ -77,16 +77,6 @@ static int64_t linger_until;
 static json_t *early_server;	/* told before the agent's turn had begun, or NULL */
 static char *failure;			/* the reason that the dispatcher gave */
 
-
-static int64_t
-wall_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static const char *
 order_text(const char *key)
 {
@@ -116,7 +106,7 @@ fail(const char *reason, const char *message)
 static void
 take_steps(void)
 {
-	bc_stream_apply(bc_opencode_map_turn(map), acp, wall_ms());
+	bc_stream_apply(bc_opencode_map_turn(map), acp, bc_wall_ms());
 }
 
 /* The session is at rest, and so is the turn. */
@@ -291,7 +281,7 @@ asks_listed(const BcHttpAnswer *answer, bool questions)
 		if (bc_opencode_map_concerns(map, item))
 			json_array_append(ours, item);
 	if (answer->status == 200 && json_is_array(answer->body))
-		bc_opencode_asks_pending(ours, questions, acp, wall_ms());
+		bc_opencode_asks_pending(ours, questions, acp, bc_wall_ms());
 	json_decref(ours);
 }
 
@@ -380,7 +370,7 @@ prompt(void)
 	if (!sent_again)
 	{
 		free(prompt_id);
-		prompt_id = bc_opencode_prompt_id(wall_ms(), random_number());
+		prompt_id = bc_opencode_prompt_id(bc_wall_ms(), random_number());
 		bc_opencode_map_begin(map, prompt_id);
 		if (order_text("model") != NULL)
 			bc_acp_map_model(acp, order_text("model"));
@@ -432,7 +422,7 @@ take_event(const json_t *event)
 	if (news != BC_OPENCODE_NO_NEWS)
 		bc_agent_alive();
 	if (bc_opencode_map_concerns(map, properties))
-		(void) bc_opencode_asks_event(event, acp, wall_ms());
+		(void) bc_opencode_asks_event(event, acp, bc_wall_ms());
 	take_steps();
 	if (step != STEP_RUNNING)
 		return;
@@ -675,7 +665,7 @@ settled(const char *outcome)
 	bc_opencode_asks_end();
 	if (acp == NULL)
 		return;
-	usage = bc_acp_map_end(acp, strcmp(outcome, "cancelled") == 0, wall_ms());
+	usage = bc_acp_map_end(acp, strcmp(outcome, "cancelled") == 0, bc_wall_ms());
 	if (usage != NULL && missed && bc_opencode_map_has_below(map))
 		json_object_set_new(usage, "partial", json_true());
 	if (usage != NULL)
@@ -697,13 +687,6 @@ lingering(void)
 	return linger_until != 0 && bc_now() < linger_until;
 }
 
-static void
-earliest(int64_t *when, int64_t candidate)
-{
-	if (candidate != 0 && (*when == 0 || candidate < *when))
-		*when = candidate;
-}
-
 static int64_t
 silence_end(void)
 {
@@ -718,13 +701,13 @@ due(void)
 {
 	int64_t		when = bc_http_due();
 
-	earliest(&when, linger_until);
+	bc_earliest(&when, linger_until);
 	if (linger_until != 0 || step == STEP_SERVER)
 		return when;
-	earliest(&when, retry_at);
-	earliest(&when, silence_end());
+	bc_earliest(&when, retry_at);
+	bc_earliest(&when, silence_end());
 	if (step == STEP_RUNNING && !looking)
-		earliest(&when, look_at);
+		bc_earliest(&when, look_at);
 	return when;
 }
 

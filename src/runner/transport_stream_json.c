@@ -7,7 +7,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "runner/acp_map.h"
 #include "runner/agent.h"
@@ -29,15 +28,6 @@ static BcStreamTurn *turn;
 static bool controlled;
 static bool session_told;
 static size_t junk_lines;
-
-static int64_t
-wall_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static const char *
 order_text(const char *key)
@@ -110,7 +100,7 @@ agent_name(void)
 static void
 take_steps(void)
 {
-	bc_stream_apply(turn, map, wall_ms());
+	bc_stream_apply(turn, map, bc_wall_ms());
 	if (turn->session_id == NULL || session_told)
 		return;
 	session_told = true;
@@ -231,7 +221,7 @@ settled(const char *outcome)
 
 	if (map == NULL)
 		return;
-	usage = bc_acp_map_end(map, strcmp(outcome, "cancelled") == 0, wall_ms());
+	usage = bc_acp_map_end(map, strcmp(outcome, "cancelled") == 0, bc_wall_ms());
 	/* Qwen Code (0.24) counts what it finds in a conversation that it resumes. */
 	if (usage != NULL && is_qwen() && json_is_object(json_object_get(bc_agent_order(), "resume")))
 		json_object_set_new(usage, "of_session", json_true());
