@@ -23,10 +23,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION boocoder._probe_ttl_ms() IS 'boocoder.probe_ttl in ms; 0: agents are not looked at unasked';
 
-CREATE FUNCTION boocoder._inspect(path text, launch_prefix text[] DEFAULT '{}', worktree_root text DEFAULT '') RETURNS jsonb
+CREATE FUNCTION boocoder._inspect(path text, launch_prefix text[] DEFAULT '{}', worktree_root text DEFAULT '',
+	drift jsonb DEFAULT 'null') RETURNS jsonb
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bc_sql_inspect';
-COMMENT ON FUNCTION boocoder._inspect(text, text[], text) IS
-	'what is at a path, as the server''s operating system user sees it, or the one that the prefix leads to; is there a place for its worktrees?';
+COMMENT ON FUNCTION boocoder._inspect(text, text[], text, jsonb) IS
+	'what is at a path, as the server''s operating system user sees it, or the one that the prefix leads to; is there a place for its worktrees?  With drift = {known: paths, look: true}, also what lies there and is not known';
 
 CREATE FUNCTION boocoder._check_host() RETURNS jsonb
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bc_sql_check_host';

@@ -101,7 +101,7 @@ BEGIN
 		'role', 'diff', 'project', repository,
 		'worktree', jsonb_build_object('id', w.id, 'path', w.path, 'admin_dir', w.admin_dir,
 			'diff_base', coalesce(w.diff_base, w.base_commit)),
-		'turn', t.id, 'max_bytes', host -> 'max_diff_bytes');
+		'turn', t.id, 'max_turns', host -> 'max_turns', 'max_bytes', host -> 'max_diff_bytes');
 END
 $$;
 COMMENT ON FUNCTION boocoder._orders(boocoder.tasks, boocoder.projects, boocoder.worktrees, boocoder.providers, text[], text, jsonb) IS

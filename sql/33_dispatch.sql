@@ -434,12 +434,17 @@ CREATE FUNCTION boocoder._store_changes(t boocoder.tasks, diff jsonb) RETURNS vo
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	w boocoder.worktrees;
+	kept integer := coalesce(current_setting('boocoder.max_turn_snapshots', true), '0')::integer;
 BEGIN
 	SELECT * INTO w FROM boocoder.worktrees x WHERE x.session_id = t.session_id AND x.deleted_at IS NULL;
 	-- A row that somebody is deciding about right now keeps its decision.
 	UPDATE boocoder.pending_changes c SET status = 'superseded'
 	 WHERE c.id IN (SELECT o.id FROM boocoder.pending_changes o
 					 WHERE o.session_id = t.session_id AND o.status IN ('pending', 'conflict')
+					   -- What a person wrote is in the worktree, and stays that person's until an agent changes it.
+					   AND NOT (o.agent IS NULL AND o.status = 'pending' AND EXISTS (
+							SELECT 1 FROM jsonb_array_elements(_store_changes.diff -> 'changes') c
+							 WHERE c ->> 'path' = o.path AND c ->> 'diff' = o.diff))
 					   FOR NO KEY UPDATE SKIP LOCKED);
 	INSERT INTO boocoder.pending_changes (session_id, task_id, worktree_id, agent, path, old_path, kind, diff,
 		base_commit, additions, deletions)
@@ -454,6 +459,9 @@ BEGIN
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.pending_changes r
 						WHERE r.session_id = t.session_id AND r.status = 'rejected'
 						  AND r.path = c ->> 'path' AND r.diff = c ->> 'diff')
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.pending_changes m
+						WHERE m.session_id = t.session_id AND m.status = 'pending' AND m.agent IS NULL
+						  AND m.path = c ->> 'path' AND m.diff = c ->> 'diff')
 	 ORDER BY n;
 	UPDATE boocoder.worktrees x
 	   SET snapshot_tree = diff ->> 'tree', facts = coalesce(diff -> 'facts', x.facts),
@@ -462,6 +470,13 @@ BEGIN
 									  ELSE x.assess_requested_at END
 	 WHERE x.id = w.id;
 	PERFORM boocoder._save(w.id, 'turn', diff ->> 'turn_ref', diff ->> 'tree', t.id);
+	-- as the runner did with the refs
+	IF kept > 0 THEN
+		DELETE FROM boocoder.worktree_saves s
+		 WHERE s.id IN (SELECT o.id FROM boocoder.worktree_saves o
+						 WHERE o.worktree_id = w.id AND o.kind = 'turn' AND o.task_id <> t.id
+						 ORDER BY o.task_id DESC OFFSET kept - 1);
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION boocoder._store_changes(boocoder.tasks, jsonb) IS 'the changes of a turn replace the undecided ones of its session';

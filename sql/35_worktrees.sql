@@ -101,6 +101,19 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._make_worktree_jobs(jsonb) IS 'turns requests about worktrees into jobs, and the end of their time into removals';
 
+CREATE FUNCTION boocoder._manual_paths(w boocoder.worktrees) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT array_agg(DISTINCT x.path)
+	  FROM (SELECT w.request ->> 'path' AS path
+			 UNION ALL
+			SELECT unnest(ARRAY[c.path, c.old_path]) FROM boocoder.pending_changes c
+			 WHERE c.worktree_id = w.id AND c.status IN ('pending', 'conflict')
+			   AND w.request ->> 'path' IN (c.path, c.old_path)) x
+	 WHERE x.path IS NOT NULL
+$$;
+COMMENT ON FUNCTION boocoder._manual_paths(boocoder.worktrees) IS
+	'the files that a manual change is about: the one it names, and the other end of a rename that is offered';
+
 CREATE FUNCTION boocoder._worktree_job_order(j boocoder.jobs, p boocoder.projects, w boocoder.worktrees, host jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -115,7 +128,9 @@ BEGIN
 			result := result || '{"role": "assess"}';
 		WHEN 'rewrite' THEN
 			result := result || jsonb_build_object('role', 'rewrite',
-				'save', CASE w.request ->> 'do' WHEN 'stash' THEN 'stash' ELSE 'undo' END, 'to', w.request -> 'to');
+				'save', CASE w.request ->> 'do' WHEN 'stash' THEN 'stash' ELSE 'undo' END, 'to', w.request -> 'to',
+				'edit', CASE w.request ->> 'do' WHEN 'edit' THEN jsonb_build_object('path', w.request -> 'path',
+					'content', w.request -> 'content', 'paths', to_jsonb(boocoder._manual_paths(w)), 'known', w.snapshot_tree, 'max_bytes', host -> 'max_diff_bytes') END);
 		WHEN 'revive' THEN
 			result := result || jsonb_build_object('role', 'worktree', 'copy', to_jsonb(p.copy_files),
 				'root', boocoder._root(w.path), 'forbidden', host -> 'forbidden');
@@ -133,6 +148,23 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 	ON CONFLICT (worktree_id, ref) DO UPDATE SET tree = excluded.tree, created_at = now()
 $$;
 COMMENT ON FUNCTION boocoder._save(bigint, text, text, text, bigint) IS 'notes the ref under which a content is kept';
+
+-- The content is the whole file's: it takes the place of what was offered for it.
+CREATE FUNCTION boocoder._store_manual(w boocoder.worktrees, changes jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE boocoder.pending_changes c SET status = 'superseded'
+	 WHERE c.id IN (SELECT o.id FROM boocoder.pending_changes o
+					 WHERE o.worktree_id = w.id AND o.status IN ('pending', 'conflict')
+					   AND ARRAY[o.path, o.old_path] && boocoder._manual_paths(w)
+					   FOR NO KEY UPDATE SKIP LOCKED);
+	INSERT INTO boocoder.pending_changes (session_id, worktree_id, path, old_path, kind, diff, base_commit, additions, deletions)
+	SELECT w.session_id, w.id, c ->> 'path', c ->> 'old_path', c ->> 'kind', c ->> 'diff', coalesce(w.diff_base, w.base_commit),
+		   (c ->> 'additions')::integer, (c ->> 'deletions')::integer
+	  FROM jsonb_array_elements(changes) c;
+END
+$$;
+COMMENT ON FUNCTION boocoder._store_manual(boocoder.worktrees, jsonb) IS 'a change that a person made, instead of what was offered for the same file';
 
 CREATE FUNCTION boocoder._worktree_job_done(j boocoder.jobs, ok boolean, result jsonb, note text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -159,6 +191,13 @@ BEGIN
 			   git_dir = result ->> 'git_dir', admin_dir = result ->> 'admin_dir', setup_done_at = NULL
 		 WHERE x.id = w.id;
 		PERFORM boocoder._wake_now();
+	ELSIF w.request ->> 'do' = 'edit' THEN
+		PERFORM boocoder._save(w.id, 'undo', result ->> 'saved', result ->> 'saved_tree', NULL);
+		PERFORM boocoder._store_manual(w, result -> 'changes');
+		UPDATE boocoder.worktrees x
+		   SET request = NULL, request_error = NULL, assess_requested_at = now(),
+			   snapshot_tree = coalesce(result ->> 'known_tree', x.snapshot_tree)
+		 WHERE x.id = w.id;
 	ELSE
 		PERFORM boocoder._save(w.id, CASE w.request ->> 'do' WHEN 'stash' THEN 'stash' ELSE 'undo' END, result ->> 'saved',
 			result ->> 'saved_tree', NULL);

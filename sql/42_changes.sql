@@ -76,3 +76,24 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT boocoder._decide(ids, 'rejected')
 $$;
 COMMENT ON FUNCTION boocoder.reject_changes(bigint[]) IS 'the same for single changes';
+
+CREATE FUNCTION boocoder.queue_manual_change(session bigint, path text, content text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	the_worktree bigint;
+BEGIN
+	SELECT w.id INTO the_worktree FROM boocoder.worktrees w WHERE w.session_id = session AND w.status = 'active';
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'session % has no worktree', session USING ERRCODE = 'BC002', HINT = 'Its first task makes one.';
+	ELSIF coalesce(path, '') = '' THEN
+		RAISE EXCEPTION 'no path is given' USING ERRCODE = 'BC005', HINT = 'Name a file by its path in the repository.';
+	ELSIF octet_length(content) > pg_size_bytes(current_setting('boocoder.max_diff')) THEN
+		RAISE EXCEPTION 'the content has % bytes, more than boocoder.max_diff', octet_length(content)
+			USING ERRCODE = 'BC005', HINT = 'Write large files in the project itself.';
+	END IF;
+	PERFORM boocoder._change_worktree(the_worktree, jsonb_build_object('do', 'edit', 'path', path, 'content', content));
+	RETURN the_worktree;
+END
+$$;
+COMMENT ON FUNCTION boocoder.queue_manual_change(bigint, text, text) IS
+	'after commit, writes a file into the worktree of a session (content NULL: deletes it) and offers that as a change of nobody''s agent, instead of what was offered for the file; the worktree, for wait_worktree() (SQLSTATE BC002, BC004, BC005)';

@@ -27,7 +27,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	UNION ALL
 	SELECT c.task_id, p.name, c.agent, 'conflict', 'conflict', string_agg(c.path || ': ' || coalesce(c.error, ''), E'\n' ORDER BY c.id),
 		   now() - max(c.decided_at), NULL, NULL, NULL,
-		   format('SELECT boocoder.apply(%s);  or  SELECT boocoder.reject(%s);', c.task_id, c.task_id)
+		   CASE WHEN c.task_id IS NOT NULL THEN format('SELECT boocoder.apply(%s);  or  SELECT boocoder.reject(%s);', c.task_id, c.task_id)
+				ELSE format('SELECT boocoder.apply_changes(%1$L);  or  SELECT boocoder.reject_changes(%1$L);', array_agg(c.id ORDER BY c.id)) END
 	  FROM boocoder.pending_changes c JOIN boocoder.worktrees w ON w.id = c.worktree_id JOIN boocoder.projects p ON p.id = w.project_id
 	 WHERE c.status = 'conflict' GROUP BY c.task_id, p.name, c.agent
 	 ORDER BY 7 DESC
@@ -80,16 +81,39 @@ COMMENT ON FUNCTION boocoder._status() IS 'the row of the view status';
 CREATE VIEW boocoder.status AS SELECT * FROM boocoder._status();
 COMMENT ON VIEW boocoder.status IS 'the dispatcher of this database, and the queue as far as one may see it';
 
+-- Reported, never touched: it may be somebody's.
+CREATE FUNCTION boocoder._drift_lines(project text, drift jsonb) RETURNS TABLE ("check" text, status text, detail text, hint text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT 'worktree root', 'warning', format('"%s" is no worktree of this database', d),
+		   'It is left alone. Look what it holds; if nobody needs it, remove it yourself.'
+	  FROM jsonb_array_elements_text(drift -> 'directories') d
+	UNION ALL
+	SELECT format('project "%s"', project), 'warning',
+		   format('git knows the worktree "%s" at "%s", of which there is no row', e ->> 'name', e ->> 'path'),
+		   'It is left alone. If nobody needs it: git worktree remove, or git worktree prune if its directory is gone.'
+	  FROM jsonb_array_elements(drift -> 'entries') e
+	UNION ALL
+	SELECT 'worktree root', 'warning', format('and %s more', drift ->> 'more'), NULL WHERE (drift ->> 'more')::bigint > 0
+$$;
+COMMENT ON FUNCTION boocoder._drift_lines(text, jsonb) IS 'the lines of doctor() about worktrees without a row';
+
 CREATE FUNCTION boocoder._repository_checks() RETURNS TABLE ("check" text, status text, detail text, hint text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	project record;
 	facts jsonb;
+	known jsonb;
+	seen text[] := '{}';
 BEGIN
-	FOR project IN SELECT p.name, p.path, p.launch_prefix, boocoder._worktree_root(p, boocoder._host()) AS root FROM boocoder.projects p WHERE p.archived_at IS NULL ORDER BY p.id LOOP
+	SELECT coalesce(jsonb_agg(w.path), '[]') INTO known FROM boocoder.worktrees w WHERE w.status <> 'removed';
+	FOR project IN SELECT p.name, p.path, p.launch_prefix, r.root, format('%s %s', p.launch_prefix, r.root) AS place
+					 FROM boocoder.projects p, boocoder._worktree_root(p, boocoder._host()) r (root) WHERE p.archived_at IS NULL ORDER BY p.id LOOP
 		"check" := format('project "%s"', project.name);
 		BEGIN
-			facts := boocoder._inspect(project.path, project.launch_prefix, project.root);
+			-- a root that projects share is looked into once
+			facts := boocoder._inspect(project.path, project.launch_prefix, project.root, jsonb_build_object('known', known,
+				'look', NOT (project.place = ANY (seen))));
+			seen := seen || project.place;
 			status := CASE WHEN (facts ->> 'ok')::boolean THEN 'ok' ELSE 'error' END;
 			detail := coalesce(facts ->> 'message', facts ->> 'path');
 			hint := concat_ws(' ', facts ->> 'hint', CASE WHEN facts ->> 'reason' IN ('repository_not_owned', 'repository_unreadable')
@@ -98,12 +122,14 @@ BEGIN
 			status := 'error';
 			detail := SQLERRM;
 			hint := NULL;
+			facts := NULL;
 		END;
 		RETURN NEXT;
+		RETURN QUERY SELECT * FROM boocoder._drift_lines(project.name, facts -> 'drift');
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION boocoder._repository_checks() IS 'a line of doctor() for each project';
+COMMENT ON FUNCTION boocoder._repository_checks() IS 'the lines of doctor() for each project';
 
 CREATE FUNCTION boocoder.doctor() RETURNS TABLE ("check" text, status text, detail text, hint text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -140,6 +166,11 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 	FOR "check", status, detail, hint IN
+		SELECT 'worktree ' || x.id, 'warning', 'its directory is gone',
+			   'The next task of its session makes it again, from its branch; boocoder.worktree_saves tells what it held.'
+		  FROM boocoder.worktrees x
+		 WHERE x.status = 'active' AND x.request_error IS NULL AND (x.facts ->> 'missing')::boolean
+		 UNION ALL
 		SELECT 'worktree ' || x.id, 'warning', coalesce(x.request_error, 'its session is gone, but it holds what would be missed: '
 				|| array_to_string(boocoder._risks_of(x), ', ')),
 			   'See boocoder.worktree_risk(); boocoder.remove_worktree(id, force => true) archives all of it.'
@@ -147,7 +178,7 @@ BEGIN
 		 WHERE x.status IN ('active', 'trashed')
 		   AND (x.request_error IS NOT NULL OR (x.orphaned_at IS NOT NULL AND x.status = 'active' AND NOT x.forced
 				AND boocoder._risks_of(x) && '{dirty,unpushed,undecided}'))
-		 ORDER BY x.id
+		 ORDER BY 1
 	LOOP
 		RETURN NEXT;
 	END LOOP;

@@ -49,7 +49,7 @@ GRANT EXECUTE ON FUNCTION
 	boocoder._request(bigint), boocoder._option(jsonb, text), boocoder.answer_permission(bigint, text),
 	boocoder.answer_elicitation(bigint, jsonb), boocoder.set_mode(bigint, text, text),
 	boocoder.add_permission_rule(text, text, text, bigint, text, text, text), boocoder._decide(bigint[], text), boocoder._undecided(bigint), boocoder.apply(bigint),
-	boocoder.apply_changes(bigint[]), boocoder.reject(bigint), boocoder.reject_changes(bigint[]),
+	boocoder.apply_changes(bigint[]), boocoder.reject(bigint), boocoder.reject_changes(bigint[]), boocoder.queue_manual_change(bigint, text, text),
 	boocoder.remove_worktree(bigint, boolean), boocoder.close_session(bigint, boolean), boocoder.close_chat(bigint),
 	boocoder._cancel_tasks(bigint, bigint), boocoder.undelete_worktree(bigint), boocoder._change_worktree(bigint, jsonb),
 	boocoder.refresh_worktree(bigint), boocoder.worktree_stash(bigint), boocoder.worktree_restore(bigint, bigint),
@@ -61,8 +61,8 @@ GRANT EXECUTE ON FUNCTION
 	boocoder.add_project(text, text, text, text, text, text[], name, boolean, text[], text[], text[], text, text[], text),
 	boocoder.archive_project(text), boocoder.register_provider(text, text, text[], jsonb, text, jsonb),
 	boocoder.remove_provider(text), boocoder.launch_spec(text),
-	boocoder._argv(boocoder.providers, text), boocoder._worktree_root(boocoder.projects, jsonb), boocoder._inspect(text, text[], text), boocoder._check_host(),
-	boocoder._host(), boocoder._below(text, text), boocoder._repository_checks() TO boocoder_admin;
+	boocoder._argv(boocoder.providers, text), boocoder._worktree_root(boocoder.projects, jsonb), boocoder._inspect(text, text[], text, jsonb), boocoder._check_host(),
+	boocoder._host(), boocoder._below(text, text), boocoder._repository_checks(), boocoder._drift_lines(text, jsonb) TO boocoder_admin;
 
 -- the dispatcher
 GRANT SELECT ON ALL TABLES IN SCHEMA boocoder TO boocoder_worker;
@@ -96,7 +96,7 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._home(boocoder.worktrees), boocoder._new_path(text), boocoder._risks(jsonb, bigint, bigint), boocoder._risks_of(boocoder.worktrees),
 	boocoder._reapable(timestamptz, interval, bigint), boocoder._reap(jsonb), boocoder._make_worktree_jobs(jsonb),
 	boocoder._worktree_job_order(boocoder.jobs, boocoder.projects, boocoder.worktrees, jsonb),
-	boocoder._save(bigint, text, text, text, bigint), boocoder._worktree_job_done(boocoder.jobs, boolean, jsonb, text),
+	boocoder._save(bigint, text, text, text, bigint), boocoder._manual_paths(boocoder.worktrees), boocoder._store_manual(boocoder.worktrees, jsonb), boocoder._worktree_job_done(boocoder.jobs, boolean, jsonb, text),
 	boocoder._worktree_place(bigint, name, bigint), boocoder._server_folder(text),
 	boocoder._server_decision(text, integer, boolean, timestamptz, timestamptz, integer, interval), boocoder._server_busy(bigint),
 	boocoder._server_order(boocoder.providers, boocoder.worktrees, text[], jsonb),

@@ -152,18 +152,28 @@ strings_of(ArrayType *array)
 	return strings;
 }
 
-/* boocoder._inspect(path, prefix, root): what is at that path, as the user sees it that the runner runs as. */
+/*
+ * boocoder._inspect(path, prefix, root, drift): what is at that path, as the
+ * user sees it that the runner runs as; compared with what the database knows.
+ */
 Datum
 bc_sql_inspect(PG_FUNCTION_ARGS)
 {
 	StringInfoData json;
-	/* objects of 0.1.0 have neither prefix nor root */
+	/* objects of earlier versions have less */
 	char	  **prefix = PG_NARGS() > 1 ? strings_of(PG_GETARG_ARRAYTYPE_P(1)) : NULL;
 	char	   *root = PG_NARGS() > 2 ? text_to_cstring(PG_GETARG_TEXT_PP(2)) : "";
 
 	begin_order(&json, "inspect", root);
 	appendStringInfoString(&json, ",\"path\":");
 	escape_json(&json, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (PG_NARGS() > 3)
+	{
+		Jsonb	   *drift = PG_GETARG_JSONB_P(3);
+
+		appendStringInfoString(&json, ",\"drift\":");
+		(void) JsonbToCString(&json, &drift->root, VARSIZE(drift));
+	}
 	appendStringInfoChar(&json, '}');
 	return call_runner(prefix, json.data);
 }

@@ -42,6 +42,7 @@ int			bc_idle_ttl_ms;
 int			bc_max_warm;
 int			bc_worktree_grace_ms;
 int			bc_worktree_budget_mb;
+int			bc_max_turns;
 bool		bc_force_delete;
 int			bc_server_health_interval_ms;
 int			bc_server_health_timeout_ms;
@@ -128,6 +129,9 @@ static const IntSetting int_settings[] = {
 	{"boocoder.worktree_budget", "Disk space that the worktrees of one database may take.",
 	"Over it, worktrees whose time is not over yet go as well, if they are safe, and no new ones are made.  Zero: no limit.",
 	&bc_worktree_budget_mb, 0, 0, INT_MAX / 2, GUC_UNIT_MB},
+	{"boocoder.max_turn_snapshots", "Turns of a worktree whose contents are kept for rewind().",
+	"Those of the oldest tasks go.  Zero: all are kept as long as the worktree.",
+	&bc_max_turns, 100, 0, 1000000, 0},
 	{"boocoder.server_health_interval", "Time between two looks at an agent that serves many chats.",
 	NULL, &bc_server_health_interval_ms, 15 * 1000, 100, INT_MAX, GUC_UNIT_MS},
 	{"boocoder.server_health_timeout", "Time such a server has to answer.",

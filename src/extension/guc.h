@@ -37,6 +37,7 @@ extern int	bc_idle_ttl_ms;
 extern int	bc_max_warm;
 extern int	bc_worktree_grace_ms;
 extern int	bc_worktree_budget_mb;
+extern int	bc_max_turns;
 extern bool bc_force_delete;
 extern int	bc_server_health_interval_ms;
 extern int	bc_server_health_timeout_ms;

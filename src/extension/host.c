@@ -244,6 +244,7 @@ bc_sql_host(PG_FUNCTION_ARGS)
 	add_int(&json, "max_warm", bc_max_warm);
 	add_int(&json, "worktree_grace_ms", bc_worktree_grace_ms);
 	add_int(&json, "worktree_budget", (int64) bc_worktree_budget_mb * 1024 * 1024);
+	add_int(&json, "max_turns", bc_max_turns);
 	add_int(&json, "max_diff_bytes", (int64) bc_max_diff_kb * 1024);
 	key(&json, "server");
 	appendStringInfoChar(&json, '{');

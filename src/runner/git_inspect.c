@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * git_inspect.c
- *	  Role "inspect": what a path is, before it becomes a project.
+ *	  Role "inspect": what a path is, before it becomes a project, and later
+ *	  whether there is more than the database knows of.
  */
 #include <limits.h>
 #include <pwd.h>
@@ -11,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "runner/git_drift.h"
 #include "runner/git_place.h"
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
@@ -103,11 +105,13 @@ bc_git_inspect(const json_t *order)
 	const char *root = NULL;
 	json_t	   *root_json = NULL;
 	json_t	   *forbidden = NULL;
+	json_t	   *drift = NULL;
+	json_t	   *known;
 	char		real[PATH_MAX];
 	json_t	   *result = NULL;
 
-	if (bc_git_order(order, &problem, "{s:s, s?o, s?o}", "path", &path, "root", &root_json,
-					 "forbidden", &forbidden))
+	if (bc_git_order(order, &problem, "{s:s, s?o, s?o, s?o}", "path", &path, "root", &root_json,
+					 "forbidden", &forbidden, "drift", &drift))
 	{
 		root = json_string_value(root_json);
 		repo = bc_git_open(path, true, &problem);
@@ -116,6 +120,11 @@ bc_git_inspect(const json_t *order)
 								 "the checkout of \"%s\" cannot be found", path);
 		else if (repo != NULL && check_places(real, root, forbidden, &problem))
 			result = describe(repo, real);
+		known = json_object_get(drift, "known");
+		if (result != NULL && known != NULL && root != NULL)
+			json_object_set_new(result, "drift",
+								bc_git_drift(repo, root, known,
+											 json_is_true(json_object_get(drift, "look"))));
 	}
 	if (result == NULL)
 		result = bc_git_problem_json(&problem);

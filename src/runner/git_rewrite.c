@@ -2,8 +2,9 @@
 /*
  * git_rewrite.c
  *	  Role "rewrite": gives a worktree the content that a ref of ours keeps, or
- *	  that of the commit it has checked out.  What it holds until then is kept
- *	  under another ref first.  Stash, restore and rewind are this.
+ *	  that of the commit it has checked out, or what it has with one file as a
+ *	  person wants it.  What it holds until then is kept under another ref first.
+ *	  Stash, restore, rewind and manual changes are this.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +15,8 @@
 #include <unistd.h>
 
 #include "runner/buf.h"
+#include "runner/git_changes.h"
+#include "runner/git_edit.h"
 #include "runner/git_place.h"
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
@@ -34,6 +37,7 @@ typedef struct Job
 	const char *diff_base;
 	const char *save;			/* kind of ref: "stash" */
 	const char *to;				/* a ref of ours; NULL: the commit that is checked out */
+	const json_t *edit;			/* {"path", "content", "paths", "max_bytes", "known"}, instead of "to" */
 	char		id[64];
 
 	/* Handles */
@@ -47,6 +51,8 @@ typedef struct Job
 	/* Results */
 	char		saved[160];		/* ref; empty: nothing was to be kept */
 	git_oid		tree;			/* what it holds now */
+	json_t	   *changes;		/* of an edit: what the file is to the diff's base */
+	bool		known;			/* of an edit: nothing else was unreported */
 } Job;
 
 static bool
@@ -82,12 +88,52 @@ keep(Job *job, const git_oid *tree, BcGitProblem *problem)
 }
 
 static bool
+find_edited(Job *job, BcGitProblem *problem)
+{
+	const char *path;
+	const char *content = json_string_value(json_object_get(job->edit, "content"));
+	const char *known = json_string_value(json_object_get(job->edit, "known"));
+	json_t	   *paths;
+	json_int_t	max_bytes;
+	git_oid		reported;
+	git_oid		oid;
+
+	if (!bc_git_order(job->edit, problem, "{s:s, s:o, s:I}", "path", &path, "paths", &paths,
+					  "max_bytes", &max_bytes) ||
+		!bc_git_edit_tree(job->repo, job->before, path, content, &oid, problem))
+		return false;
+	if (git_tree_lookup(&job->after, job->repo, &oid) != 0)
+		return bc_git_problem_git(problem, "the edited content cannot be read");
+	if (known == NULL)
+		git_oid_cpy(&reported, git_tree_id(job->base));
+	else if (git_oid_fromstr(&reported, known) != 0)
+		memset(&reported, 0, sizeof(reported));
+	job->known = git_oid_equal(&reported, git_tree_id(job->before));
+	return bc_git_changes(job->repo, job->base, job->after, paths, max_bytes, job->changes,
+						  problem);
+}
+
+/* What a person wrote needs no report of an agent, and is to outlive git gc as one's does. */
+static bool
+keep_edited(Job *job, const git_oid *base, BcGitProblem *problem)
+{
+	char		ref[160];
+	git_oid		commit;
+
+	bc_git_ref_name(ref, sizeof(ref), "snapshots", job->entry.key);
+	return !job->known ||
+		bc_git_commit_to(job->repo, ref, &job->tree, base, 1, "boocoder: snapshot\n", &commit, problem);
+}
+
+static bool
 find_target(Job *job, BcGitProblem *problem)
 {
 	git_commit *commit = NULL;
 	git_oid		oid;
 	bool		ok;
 
+	if (job->edit != NULL)
+		return find_edited(job, problem);
 	if (job->to == NULL)
 		bc_git_tip(job->repo, &job->entry, &oid);
 	else if (strncmp(job->to, REFS, strlen(REFS)) != 0 ||
@@ -219,7 +265,8 @@ change(Job *job, BcGitProblem *problem)
 	options.flags = GIT_DIFF_INCLUDE_TYPECHANGE;
 	ok = git_diff_tree_to_tree(&diff, job->repo, job->before, job->after, &options) == 0 ||
 		bc_git_problem_git(problem, "the contents cannot be compared");
-	ok = ok && write_files(job, diff, problem) && write_index(job, problem) &&
+	ok = ok && write_files(job, diff, problem) &&
+		(job->edit != NULL || write_index(job, problem)) &&
 		snapshot(job, &job->tree, problem);
 	git_diff_free(diff);
 	if (ok && !became(job, &job->tree))
@@ -252,11 +299,12 @@ run(Job *job, BcGitProblem *problem)
 		return bc_git_problem_errno(problem, BC_GIT_GIT_ERROR, "cannot lock \"%s\"", job->entry.dir);
 	/* what is kept must survive a power cut that the files do not */
 	git_libgit2_opts(GIT_OPT_ENABLE_FSYNC_GITDIR, 1);
-	ok = find_target(job, problem) && snapshot(job, &tree, problem) &&
-		(git_oid_equal(&tree, git_tree_id(job->after)) || keep(job, &tree, problem)) &&
+	ok = snapshot(job, &tree, problem) &&
 		(git_tree_lookup(&job->before, job->repo, &tree) == 0 ||
 		 bc_git_problem_git(problem, "the snapshot cannot be read")) &&
-		change(job, problem);
+		find_target(job, problem) &&
+		(git_oid_equal(&tree, git_tree_id(job->after)) || keep(job, &tree, problem)) &&
+		change(job, problem) && keep_edited(job, &commit, problem);
 	git_libgit2_opts(GIT_OPT_ENABLE_FSYNC_GITDIR, 0);
 	close(lock);
 	return ok;
@@ -265,17 +313,19 @@ run(Job *job, BcGitProblem *problem)
 json_t *
 bc_git_rewrite(const json_t *order)
 {
-	Job			job = {.directory = -1};
+	Job			job = {.directory = -1, .changes = json_array()};
 	BcGitProblem problem = {.message = "out of memory"};
 	json_t	   *to = NULL;
+	json_t	   *edit = NULL;
 	json_t	   *result = NULL;
 
-	if (bc_git_order(order, &problem, "{s:{s:s}, s:{s:s, s:s}, s:s, s?o}", "project", "path",
+	if (bc_git_order(order, &problem, "{s:{s:s}, s:{s:s, s:s}, s:s, s?o, s?o}", "project", "path",
 					 &job.project, "worktree", "path", &job.path, "diff_base", &job.diff_base,
-					 "save", &job.save, "to", &to) &&
+					 "save", &job.save, "to", &to, "edit", &edit) &&
 		bc_git_order_id(order, job.id, &problem))
 	{
 		job.to = json_string_value(to);
+		job.edit = json_is_object(edit) ? edit : NULL;
 		if (run(&job, &problem))
 		{
 			char		before[GIT_OID_HEXSZ + 1];
@@ -285,12 +335,17 @@ bc_git_rewrite(const json_t *order)
 							   "saved", job.saved[0] != '\0' ? job.saved : NULL,
 							   "saved_tree", git_oid_tostr(before, sizeof(before), git_tree_id(job.before)),
 							   "tree", git_oid_tostr(after, sizeof(after), &job.tree));
+			if (job.edit != NULL)
+				json_object_set(result, "changes", job.changes);
+			if (job.known)
+				json_object_set_new(result, "known_tree", json_string(after));
 		}
 	}
 	if (result == NULL)
 		result = bc_git_problem_json(&problem);
 	if (job.directory >= 0)
 		close(job.directory);
+	json_decref(job.changes);
 	git_tree_free(job.base);
 	git_tree_free(job.before);
 	git_tree_free(job.after);

@@ -44,7 +44,8 @@ sub survives
 	my ($statement) = @_;
 	for (1 .. 200)
 	{
-		my ($code, $out) = $node->psql('postgres', $statement);
+		# a psql that ends before it has read the statement is a broken pipe here
+		my ($code, $out) = eval { $node->psql('postgres', $statement) };
 		return $out if defined $code && $code == 0;
 		sleep 0.1;
 	}
