@@ -59,6 +59,9 @@ uninstall: uninstall-runner
 uninstall-runner:
 	rm -f '$(DESTDIR)$(pkglibdir)/boocoder-runner'
 
+# the version is compiled in
+$(OBJS) $(RUNNER_OBJS): boocoder.control
+
 sql/boocoder--$(EXTVERSION).sql: $(SQL_CHUNKS) boocoder.control
 	cat $(SQL_CHUNKS) > $@
 

@@ -127,6 +127,10 @@ CREATE FUNCTION boocoder._guard_worktree() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF NEW.request IS NOT NULL AND NEW.request IS DISTINCT FROM OLD.request THEN
+		IF OLD.request IS NOT NULL THEN
+			RAISE EXCEPTION 'worktree % is being changed already', OLD.id
+				USING ERRCODE = 'BC004', HINT = 'See boocoder.wait_worktree().';
+		END IF;
 		NEW.request_error := NULL;
 		IF NEW.request ->> 'to' IS NOT NULL AND NOT EXISTS (SELECT 1 FROM boocoder.worktree_saves s
 				WHERE s.worktree_id = OLD.id AND s.ref = NEW.request ->> 'to') THEN
@@ -193,7 +197,8 @@ BEGIN
 		RAISE EXCEPTION 'an agent is at work in session %', OLD.id
 			USING ERRCODE = 'BC004', HINT = 'boocoder.close_session() cancels its tasks.';
 	END IF;
-	force := current_setting('boocoder.force_delete')::boolean;
+	-- a session that never called the library knows no settings of it
+	force := coalesce(nullif(current_setting('boocoder.force_delete', true), '')::boolean, false);
 	SELECT boocoder._risks_of(w) INTO risks FROM boocoder.worktrees w
 	 WHERE w.session_id = OLD.id AND w.status = 'active' AND w.deleted_at IS NULL;
 	IF risks && '{dirty,unpushed,undecided}' AND NOT force THEN

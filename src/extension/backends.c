@@ -11,7 +11,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-
 typedef enum BcBackendState
 {
 	BACKEND_BUSY,				/* the turn owns its runner */

@@ -54,24 +54,45 @@ parent_of(pid_t pid)
 	return (pid_t) strtol(rest + 4, NULL, 10);
 }
 
+/* The file that a process runs into "program" (MAXPGPATH). */
 static bool
-runs_our_program(pid_t pid)
+program_of(pid_t pid, char *program)
 {
 	char		path[64];
-	char		target[MAXPGPATH];
 	char	   *deleted;
 	ssize_t		n;
 
 	snprintf(path, sizeof(path), "/proc/%d/exe", (int) pid);
-	n = readlink(path, target, sizeof(target) - 1);
+	n = readlink(path, program, MAXPGPATH - 1);
 	if (n <= 0)
 		return false;
-	target[n] = '\0';
+	program[n] = '\0';
 	/* The package may have been updated since. */
-	deleted = strstr(target, " (deleted)");
+	deleted = strstr(program, " (deleted)");
 	if (deleted != NULL && deleted[strlen(" (deleted)")] == '\0')
 		*deleted = '\0';
-	return strcmp(target, bc_process_path()) == 0;
+	return true;
+}
+
+static bool
+runs_our_program(pid_t pid)
+{
+	char		program[MAXPGPATH];
+
+	return program_of(pid, program) && strcmp(program, bc_process_path()) == 0;
+}
+
+/*
+ * Is it a server's?  The dispatcher of a copy of this cluster on the same host
+ * has the same origin, and runners that are at work.
+ */
+static bool
+is_dispatcher(pid_t pid)
+{
+	char		theirs[MAXPGPATH];
+	char		mine[MAXPGPATH];
+
+	return program_of(pid, theirs) && program_of(MyProcPid, mine) && strcmp(theirs, mine) == 0;
 }
 
 static bool
@@ -109,7 +130,7 @@ find(void)
 			continue;
 		parent = parent_of(pid);
 		/* The guard of an agent is a runner's child; it cleans up when that is gone. */
-		if (parent != MyProcPid && (parent <= 1 || !is_ours(parent)))
+		if (parent <= 1 || (!is_ours(parent) && !is_dispatcher(parent)))
 			found = lappend_int(found, (int) pid);
 	}
 	if (dir != NULL)
