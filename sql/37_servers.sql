@@ -178,11 +178,15 @@ BEGIN
 		failures = s.failures, unhealthy_since = s.unhealthy_since, looked_at = s.looked_at, answer_ms = s.answer_ms,
 		problem = s.problem, restarts = s.restarts, started_at = s.started_at, ready_at = s.ready_at
 	 WHERE x.id = s.id;
+	IF decision = 'give_up' THEN
+		decision := decision || ' ' || jsonb_build_object('reason', coalesce(message #>> '{result,reason}', 'agent_exited'),
+			'message', coalesce(message #>> '{result,message}', s.problem));
+	END IF;
 	RETURN coalesce(nullif(decision, 'keep'), tells, 'keep');
 END
 $$;
 COMMENT ON FUNCTION boocoder._server_told(bigint, jsonb) IS
-	'records how a server is; keep, ready (with this address), restart (the same order again), restart_forced (though turns run on it), give_up, or end';
+	'records how a server is; keep, ready (with this address), restart (the same order again), restart_forced (though turns run on it), give_up (and, behind a blank, what its chats are told: reason and message), or end';
 
 CREATE FUNCTION boocoder._idle_servers(at timestamptz, idle_ttl interval) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

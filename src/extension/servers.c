@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #define MAX_NEWS 100			/* messages that wait for the database */
+#define GIVE_UP "give_up "
 
 typedef struct BcServer
 {
@@ -28,6 +29,7 @@ typedef struct BcServer
 	pid_t		pid;			/* of the last runner */
 	bool		ending;			/* for good; its runner may not be reaped yet */
 	char	   *address;		/* what its runner said when it was ready; NULL: it is not */
+	char	   *failure;		/* why it is given up, JSON text; NULL: nobody said */
 	char	   *news[MAX_NEWS];	/* not told to the database yet */
 	int			nnews;
 	TimestampTz due;			/* of the next try or look; 0: none */
@@ -159,6 +161,8 @@ bc_servers_answer(int64 id)
 {
 	BcServer   *server = find(id);
 
+	if (server != NULL && server->failure != NULL)
+		return psprintf("{\"server_failed\":%s}", server->failure);
 	if (server == NULL || server->ending)
 		return pstrdup("{\"server_failed\":{\"reason\":\"agent_exited\",\"message\":"
 					   "\"the agent's server has ended\"}}");
@@ -223,7 +227,11 @@ obey(BcServer *server, const char *decision, const char *message)
 		launch(server);
 	}
 	else if (strcmp(decision, "keep") != 0)
+	{
+		if (strncmp(decision, GIVE_UP, strlen(GIVE_UP)) == 0)
+			server->failure = MemoryContextStrdup(server->context, decision + strlen(GIVE_UP));
 		end(server);
+	}
 }
 
 /* Tells what there is to tell, up to what the database takes. */

@@ -206,9 +206,24 @@ found_idle(void)
 		look_later(LOOK_AGAIN_MS);
 }
 
+/* The server was started again without what it knew: nothing more will come of this turn. */
+static void
+session_lost(void)
+{
+	looking = false;
+	if (!restarted)
+		bc_step_failed(bc_opencode_map_turn(map), "agent_exited", "the agent's server has lost the session");
+	finish();
+}
+
 static void
 messages_listed(const BcHttpAnswer *answer, bool idle)
 {
+	if (answer->status == 404)
+	{
+		session_lost();
+		return;
+	}
 	if (answer->status != 200 || !json_is_array(answer->body))
 	{
 		look_failed(answer);

@@ -21,6 +21,8 @@
 #   words      {STEP => CODE}: the words for a step; "between" joins them
 #   program    what the agent's own command line looks like, the programs around it aside
 #   reasons    {exit, fail, killed}: why a task fails whose agent ends with a status, tells it, is killed
+#   shared     1: one program serves the turns of all, and stays when one ends
+#   tells      what the message of a task says whose agent ends with status 1; status 1, unless this is there
 #   kept       1: the agent stays for other turns of its chat, and each scenario is the second turn of one
 #   cannot     {SCENARIO or STEP => why}: what this transport has no way to do
 package BoocoderTransports;
@@ -58,6 +60,24 @@ my @acp = (
 		fail => sub { return "error -32603 $_[0]" },
 	},
 	reasons => { exit => 'agent_exited', fail => 'agent_error', killed => 'agent_exited' });
+
+my $not_the_turns = 'what a turn starts is the server\'s, and ends with it';
+
+my @served = (
+	transport => 'opencode_server', kind => 'opencode', command => ["$agents_dir/fake-opencode"], between => ';', shared => 1,
+	program => qr{/fake-opencode\n},
+	words => {
+		%by_name,
+		say => sub { return "text $_[0]\n" },
+		noise => sub { return ('junk', 'hex ' . unpack('H*', "data: {\"a\0b\":\"\xff\xfe\xed\xa0\x80\"}"), 'big 300000', 'split') },
+		hang => sub { return 'hang' },
+		fail => sub { return "error 400 $_[0]" },
+	},
+	reasons => { exit => 'agent_exited', fail => 'agent_error' }, tells => qr/server ended during the turn/,
+	cannot => {
+		(map { $_ => $not_the_turns } 'a cancel', 'a time-out', 'kill -9 of the agent', 'kill -9 of the runner'),
+		errors => 'standard error is the server\'s, not a turn\'s',
+	});
 
 my @rows = (
 	{
@@ -97,6 +117,8 @@ my @rows = (
 		reasons => { exit => 'exit_nonzero', killed => 'killed_by_signal' },
 		cannot => { fail => $own_status, errors => 'standard error is its terminal, and so text' },
 	},
+	{ name => 'opencode_server', @served },
+	{ name => 'opencode_server_kept', @served, kept => 1 },
 );
 
 sub transports { return @rows }
