@@ -281,6 +281,80 @@ BEGIN
 	END IF;
 END
 $$;
+-- What its runner told of it (a SERVER message), and what is to be done.  The dispatcher keeps the order: starting
+-- again is starting the same.
+CREATE OR REPLACE FUNCTION boocoder._server_told(server bigint, message jsonb) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	s boocoder.servers;
+	settings jsonb := boocoder._host() -> 'server';
+	ok boolean := coalesce((message ->> 'ok')::boolean, false);
+	at timestamptz := clock_timestamp();
+	decision text;
+	tells text;
+BEGIN
+	SELECT * INTO s FROM boocoder.servers x WHERE x.id = server FOR UPDATE;
+	IF s.id IS NULL OR s.state = 'ending' THEN
+		RETURN 'end';
+	END IF;
+	CASE message ->> 'state'
+		WHEN 'ready' THEN
+			s.state := 'ready';
+			s.url := message ->> 'url';
+			s.pid := (message ->> 'pid')::integer;
+			s.pid_started := (message ->> 'start_time')::bigint;
+			s.version := message ->> 'version';
+			s.ready_at := at;
+			tells := 'ready';
+			s.failures := 0;
+			s.unhealthy_since := NULL;
+			s.problem := NULL;
+		WHEN 'health' THEN
+			s.failures := CASE WHEN ok THEN 0 ELSE s.failures + 1 END;
+			s.unhealthy_since := CASE WHEN s.failures >= (settings ->> 'health_failures')::integer THEN coalesce(s.unhealthy_since, at) END;
+			s.looked_at := at;
+			s.answer_ms := (message ->> 'ms')::integer;
+			s.problem := message ->> 'problem';
+		WHEN 'ended' THEN
+			-- One that does not live is not started again and again: who waits for it is told, and the next one tries.
+			s.state := CASE WHEN s.ready_at IS NULL OR (s.restarts > 0 AND s.ready_at > at - interval '10 s') THEN 'failed' ELSE 'exited' END;
+			s.pid := NULL;
+			s.url := NULL;
+			-- its sessions have crashed with it
+			UPDATE boocoder.agent_sessions m SET status = 'crashed', pid = NULL
+			 WHERE (m.chat_id, m.agent) IN (SELECT q.chat_id, q.agent FROM boocoder.agent_sessions q
+											  JOIN boocoder.backends b ON b.chat_id = q.chat_id AND b.agent = q.agent
+											 WHERE b.server_id = s.id AND b.state = 'idle' FOR NO KEY UPDATE OF q SKIP LOCKED);
+			UPDATE boocoder.backends b SET state = 'ending' WHERE b.server_id = s.id AND b.state = 'idle';
+			s.problem := format('the server ended (%s)', coalesce(
+				'signal ' || (message #>> '{result,signal}'), 'status ' || (message #>> '{result,exit_code}'), message #>> '{result,message}', 'unknown'));
+		ELSE
+			NULL;
+	END CASE;
+	decision := CASE s.state WHEN 'failed' THEN 'give_up'
+		ELSE boocoder._server_decision(s.state, s.failures, boocoder._server_busy(s.id), s.unhealthy_since, at,
+			(settings ->> 'health_failures')::integer, make_interval(secs => (settings ->> 'stale_grace_ms')::bigint / 1000.0)) END;
+	IF decision IN ('restart', 'restart_forced') THEN
+		s.state := 'starting';
+		s.restarts := s.restarts + 1;
+		s.started_at := at;
+		s.ready_at := NULL;
+		s.failures := 0;
+		s.unhealthy_since := NULL;
+		s.pid := NULL;
+		s.url := NULL;
+	END IF;
+	UPDATE boocoder.servers x SET state = s.state, url = s.url, pid = s.pid, pid_started = s.pid_started, version = s.version,
+		failures = s.failures, unhealthy_since = s.unhealthy_since, looked_at = s.looked_at, answer_ms = s.answer_ms,
+		problem = s.problem, restarts = s.restarts, started_at = s.started_at, ready_at = s.ready_at
+	 WHERE x.id = s.id;
+	IF decision = 'give_up' THEN
+		decision := decision || ' ' || jsonb_build_object('reason', coalesce(message #>> '{result,reason}', 'agent_exited'),
+			'message', coalesce(message #>> '{result,message}', s.problem));
+	END IF;
+	RETURN coalesce(nullif(decision, 'keep'), tells, 'keep');
+END
+$$;
 CREATE FUNCTION boocoder.queue_manual_change(session bigint, path text, content text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -581,6 +655,8 @@ COMMENT ON FUNCTION boocoder._inspect(text, text[], text, jsonb) IS
 COMMENT ON FUNCTION boocoder._manual_paths(boocoder.worktrees) IS
 	'the files that a manual change is about: the one it names, and the other end of a rename that is offered';
 COMMENT ON FUNCTION boocoder._store_manual(boocoder.worktrees, jsonb) IS 'a change that a person made, instead of what was offered for the same file';
+COMMENT ON FUNCTION boocoder._server_told(bigint, jsonb) IS
+	'records how a server is; keep, ready (with this address), restart (the same order again), restart_forced (though turns run on it), give_up (and, behind a blank, what its chats are told: reason and message), or end';
 COMMENT ON FUNCTION boocoder.queue_manual_change(bigint, text, text) IS
 	'after commit, writes a file into the worktree of a session (content NULL: deletes it) and offers that as a change of nobody''s agent, instead of what was offered for the file; the worktree, for wait_worktree() (SQLSTATE BC002, BC004, BC005)';
 COMMENT ON FUNCTION boocoder._drift_lines(text, jsonb) IS 'the lines of doctor() about worktrees without a row';

@@ -673,6 +673,13 @@ cancel(void)
 }
 
 static void
+disposed(const BcHttpAnswer *answer)
+{
+	(void) answer;
+	linger_until = 0;
+}
+
+static void
 settled(const char *outcome)
 {
 	json_t	   *usage;
@@ -686,6 +693,12 @@ settled(const char *outcome)
 	if (usage != NULL)
 		bc_agent_report("usage", usage);
 	bc_stream_event("status", json_pack("{s:s, s:s}", "phase", "ended", "outcome", outcome));
+	/* A server keeps in memory what it knows of a directory.  No other turn is in this one. */
+	if (step == STEP_REST && !json_is_true(json_object_get(bc_agent_order(), "warm")))
+	{
+		linger_until = bc_now() + LINGER_MS;
+		bc_opencode_rest("POST", "/instance/dispose", NULL, LINGER_MS, disposed);
+	}
 	/* Nobody else will end what we leave behind. */
 	if (step == STEP_PROMPT || step == STEP_RUNNING)
 	{

@@ -134,6 +134,14 @@ ok(none_left($node, undef, 5), 'no process is left');
 
 # ---- one that never gets ready ----
 
+# what a server keeps in memory of a directory goes with a turn that nobody will go on with at once
+my $alone = run_task($node, 'text alone', 'demo', agent => 'served');
+settles($node, $alone, 'completed', 'a task without a chat');
+my @forgotten = map { $_->{path} eq '/instance/dispose' ? $_->{query}{directory} : () } map { json->decode($_) }
+  map { split /\n/, slurp($_) } glob(worktree_root($node) . '/*/homes/*-served/state/log');
+is_deeply(\@forgotten, [ sql($node, "SELECT w.path FROM boocoder.worktrees w JOIN boocoder.tasks t USING (session_id) WHERE t.id = $alone") ],
+	'the server is told to forget its directory, and that one only');
+
 sql($node, "SELECT boocoder.register_provider('broken', 'opencode_server', ARRAY['/bin/sh', '-c', 'echo no >&2; exit 3'])");
 my $other = new_chat();
 $task = sql($node, 'INSERT INTO boocoder.tasks (project_id, session_id, chat_id, creator, input, agent)'
