@@ -173,7 +173,8 @@ BEGIN
 		 UNION ALL
 		SELECT 'worktree ' || x.id, 'warning', coalesce(x.request_error, 'its session is gone, but it holds what would be missed: '
 				|| array_to_string(boocoder._risks_of(x), ', ')),
-			   'See boocoder.worktree_risk(); boocoder.remove_worktree(id, force => true) archives all of it.'
+			   CASE WHEN x.request_error IS NOT NULL THEN 'What was asked for was not done. The note goes with the next request; boocoder.remove_worktree(id, force => true) archives all that a worktree holds.'
+					ELSE 'See boocoder.worktree_risk(); boocoder.remove_worktree(id, force => true) archives all of it.' END
 		  FROM boocoder.worktrees x
 		 WHERE x.status IN ('active', 'trashed')
 		   AND (x.request_error IS NOT NULL OR (x.orphaned_at IS NOT NULL AND x.status = 'active' AND NOT x.forced
