@@ -283,7 +283,6 @@ DECLARE
 	orders record;
 	host jsonb := boocoder._host();
 BEGIN
-	PERFORM set_config('synchronous_commit', 'off', true);
 	SELECT * INTO t FROM boocoder.tasks x WHERE x.id = _prepared.task_id AND x.fence = _prepared.fence;
 	IF NOT FOUND OR NOT coalesce((result ->> 'ok')::boolean, false) THEN
 		RETURN;
@@ -337,8 +336,6 @@ DECLARE
 	noteworthy boolean;
 	event boocoder.events;
 BEGIN
-	-- for the transaction: a SET clause would end with the function, before the commit
-	PERFORM set_config('synchronous_commit', 'off', true);
 	WITH batch AS MATERIALIZED (
 		SELECT b.n, t.id, t.chat_id, t.message_id, b.payload
 		  FROM unnest(task_ids, fences, payloads) WITH ORDINALITY AS b (task_id, fence, payload, n)

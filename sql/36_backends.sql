@@ -202,7 +202,6 @@ COMMENT ON FUNCTION boocoder._evict(jsonb) IS 'marks the backends that are to en
 CREATE FUNCTION boocoder._backend_started(backend bigint, pid integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	PERFORM set_config('synchronous_commit', 'off', true);
 	UPDATE boocoder.backends b SET pid = _backend_started.pid WHERE b.id = backend;
 	RETURN backend;
 END

@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
@@ -13,8 +14,10 @@
 #include "extension/db.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "replication/syncrep.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -44,6 +47,7 @@ typedef struct QueryText
 	const char *sql;
 	int			nargs;
 	Oid			types[MAX_ARGS];
+	bool		async;			/* its commit does not wait until it is on disk */
 } QueryText;
 
 static const QueryText queries[Q_COUNT] = {
@@ -57,15 +61,15 @@ static const QueryText queries[Q_COUNT] = {
 	[Q_NEXT_ACTIONS] = {
 		"SELECT kind, task_id, fence, job_id, prepare, agent, diff, delay_ms, git_prefix, agent_prefix, "
 		"backend, server, server_order "
-		"FROM boocoder._next_actions($1, $2, $3)", 3, {INT4OID, INT4OID, BOOLOID}
+		"FROM boocoder._next_actions($1, $2, $3)", 3, {INT4OID, INT4OID, BOOLOID}, true
 	},
 	[Q_PREPARED] = {
 		"SELECT agent, diff, server, server_order, server_ends FROM boocoder._prepared($1, $2, $3::pg_catalog.jsonb)", 3,
-		{INT8OID, INT8OID, TEXTOID}
+		{INT8OID, INT8OID, TEXTOID}, true
 	},
 	[Q_APPEND] = {
 		"SELECT boocoder._append($1, $2, $3::pg_catalog.jsonb[])", 3,
-		{INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID}
+		{INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID}, true
 	},
 	[Q_SETTLE] = {
 		"SELECT boocoder._settle($1, $2, $3::pg_catalog.jsonb, $4::pg_catalog.jsonb)", 4,
@@ -75,7 +79,7 @@ static const QueryText queries[Q_COUNT] = {
 		"SELECT boocoder._job_done($1, $2::pg_catalog.jsonb)", 2, {INT8OID, TEXTOID}
 	},
 	[Q_BACKEND_STARTED] = {
-		"SELECT boocoder._backend_started($1, $2)", 2, {INT8OID, INT4OID}
+		"SELECT boocoder._backend_started($1, $2)", 2, {INT8OID, INT4OID}, true
 	},
 	[Q_BACKEND_ENDED] = {
 		"SELECT boocoder._backend_ended($1)", 1, {INT8OID}
@@ -115,6 +119,9 @@ execute(DbQuery query, Datum *values, const char *nulls, Reader reader, MemoryCo
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	if (queries[query].async)
+		(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pgstat_report_activity(STATE_RUNNING, queries[query].sql);
@@ -327,15 +334,34 @@ read_actions(MemoryContext caller, void *result)
 	}
 }
 
+/*
+ * What was claimed is seen from its commit on, but nothing is begun on it before it would survive a
+ * crash, or a switch to a synchronous standby: it would be begun again.
+ */
+static void
+await_durability(void)
+{
+	if (synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		return;
+	XLogFlush(XactLastCommitEnd);
+	HOLD_INTERRUPTS();
+	SyncRepWaitForLSN(XactLastCommitEnd, true);
+	RESUME_INTERRUPTS();
+}
+
 BcDbStatus
 bc_db_next_actions(int free_slots, int free_jobs, bool everything, List **actions)
 {
 	Datum		values[3] = {
 		Int32GetDatum(free_slots), Int32GetDatum(free_jobs), BoolGetDatum(everything)
 	};
+	BcDbStatus	status;
 
 	*actions = NIL;
-	return run(Q_NEXT_ACTIONS, values, NULL, read_actions, actions);
+	status = run(Q_NEXT_ACTIONS, values, NULL, read_actions, actions);
+	if (status == BC_DB_OK && *actions != NIL)
+		await_durability();
+	return status;
 }
 
 static void

@@ -71,7 +71,10 @@ extern BcDbStatus bc_db_version(bool *matches, char **version);
 /* Reconciles what an earlier dispatcher left.  See boocoder._start(). */
 extern BcDbStatus bc_db_start(void);
 
-/* A list of BcDbAction; at most a task unless everything is asked for.  See boocoder._next_actions(). */
+/*
+ * A list of BcDbAction; at most a task unless everything is asked for.  See boocoder._next_actions().
+ * They are as durable as synchronous_commit asks for when this returns.
+ */
 extern BcDbStatus bc_db_next_actions(int free_slots, int free_jobs, bool everything,
 									 List **actions);
 
