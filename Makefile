@@ -72,9 +72,6 @@ check-fuzz:
 check-tap:
 	$(PROVE) -I test/t/lib -I $(top_srcdir)/src/test/perl/ $(PROVE_FLAGS) $(PROVE_TESTS)
 
-format:
-	clang-format -i src/*/*.c src/*/*.h test/unit/*.c test/fuzz/*.c
-
-.PHONY: install-runner uninstall-runner check-unit check-fuzz check-tap format
+.PHONY: install-runner uninstall-runner check-unit check-fuzz check-tap
 
 -include $(OBJS:.o=.d) $(RUNNER_OBJS:.o=.d)

@@ -98,6 +98,23 @@ BEGIN
 	RETURN last_seq;
 END
 $$;
+-- The content is the whole file's: it takes the place of what was offered for it.
+CREATE OR REPLACE FUNCTION boocoder._store_manual(w boocoder.worktrees, changes jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	paths text[] := boocoder._manual_paths(w);
+BEGIN
+	UPDATE boocoder.pending_changes c SET status = 'superseded'
+	 WHERE c.id IN (SELECT o.id FROM boocoder.pending_changes o
+					 WHERE o.worktree_id = w.id AND o.status IN ('pending', 'conflict')
+					   AND ARRAY[o.path, o.old_path] && paths
+					   FOR NO KEY UPDATE SKIP LOCKED);
+	INSERT INTO boocoder.pending_changes (session_id, worktree_id, path, old_path, kind, diff, base_commit, additions, deletions)
+	SELECT w.session_id, w.id, c ->> 'path', c ->> 'old_path', c ->> 'kind', c ->> 'diff', coalesce(w.diff_base, w.base_commit),
+		   (c ->> 'additions')::integer, (c ->> 'deletions')::integer
+	  FROM jsonb_array_elements(changes) c;
+END
+$$;
 CREATE OR REPLACE FUNCTION boocoder._backend_started(backend bigint, pid integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

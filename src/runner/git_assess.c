@@ -22,7 +22,6 @@
 #define MAX_LISTED 20
 #define MAX_ENTRIES 1000000		/* files counted for the size */
 #define MAX_DEPTH 200
-#define LARGEST_FILE ((size_t) 2 << 30)
 #define BLOCK 512				/* of st_blocks */
 
 static bool
@@ -124,7 +123,7 @@ assess(git_repository *repo, const BcGitEntry *entry, const char *project, const
 	   const char *diff_base, const char *known, BcGitProblem *problem)
 {
 	BcSnapshotOptions options = {
-		.project = project, .path = path, .entry_dir = entry->dir, .max_file = LARGEST_FILE
+		.project = project, .path = path, .entry_dir = entry->dir, .max_file = BC_GIT_ANY_FILE
 	};
 	BcSnapshot	snapshot = {.skipped = NULL};
 	char		hex[GIT_OID_HEXSZ + 1];

@@ -44,11 +44,7 @@ static bool
 keep(Job *job, const BcGitEntry *entry, const git_oid *tree, const git_oid *base,
 	 BcGitProblem *problem)
 {
-	char		ref[160];
-	git_oid		commit;
-
-	bc_git_ref_name(ref, sizeof(ref), "snapshots", entry->key);
-	return bc_git_commit_to(job->repo, ref, tree, base, 1, "boocoder: snapshot\n", &commit, problem) &&
+	return bc_git_last_keep(job->repo, entry->key, tree, base, problem) &&
 		(job->turn == 0 ||
 		 bc_git_turn_keep(job->repo, entry->key, job->turn, tree, base, job->turn_ref,
 						  sizeof(job->turn_ref), problem));

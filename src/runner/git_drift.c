@@ -18,8 +18,6 @@
 
 #define MAX_LISTED 20
 #define WORKTREES "worktrees"
-#define ENTRY_PREFIX "boocoder-"
-#define DOT_GIT "/.git"
 
 typedef struct Drift
 {
@@ -90,21 +88,17 @@ look_below(Drift *drift, const char *path, bool folders)
 static void
 look_at_entry(Drift *drift, const char *entries, const char *name, const char *root)
 {
-	char		link[PATH_MAX + NAME_MAX + 16];
+	char		entry[PATH_MAX + NAME_MAX + 2];
 	char		real[PATH_MAX];
 	char	   *path;
-	size_t		length;
+	size_t		length = strlen(root);
 
-	snprintf(link, sizeof(link), "%s/%s/gitdir", entries, name);
-	path = bc_git_read_file(link);
+	snprintf(entry, sizeof(entry), "%s/%s", entries, name);
+	path = bc_git_entry_leads_to(entry);
 	if (path == NULL)
 		return;
-	length = strlen(path);
-	if (length > strlen(DOT_GIT) && strcmp(path + length - strlen(DOT_GIT), DOT_GIT) == 0)
-		path[length - strlen(DOT_GIT)] = '\0';
 	if (!bc_git_place_real(path, real))
 		snprintf(real, sizeof(real), "%s", path);
-	length = strlen(root);
 	/* one that lies elsewhere is another database's */
 	if (strncmp(real, root, length) == 0 && real[length] == '/' && !is_known(drift, real))
 		list(drift, drift->entries, json_pack("{s:o, s:o}", "name", bc_git_string_json(name),
@@ -135,7 +129,7 @@ bc_git_drift(git_repository *repo, const char *root, const json_t *known, bool l
 			(dir = opendir(path)) != NULL)
 		{
 			while ((item = readdir(dir)) != NULL)
-				if (strncmp(item->d_name, ENTRY_PREFIX, strlen(ENTRY_PREFIX)) == 0)
+				if (strncmp(item->d_name, BC_GIT_ENTRY_PREFIX, strlen(BC_GIT_ENTRY_PREFIX)) == 0)
 					look_at_entry(&drift, path, item->d_name, real_root);
 			closedir(dir);
 		}

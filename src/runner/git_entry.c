@@ -13,7 +13,7 @@
 
 #include "runner/git_repo.h"
 
-#define PREFIX "boocoder-"
+#define DOT_GIT "/.git"
 #define READY_FILE "boocoder"	/* in the entry, written last */
 #define SMALL_FILE 65536
 
@@ -85,7 +85,7 @@ bc_git_real_path(const char *path, char *out)
 bool
 bc_git_entry_path(git_repository *repo, const char *key, char *out)
 {
-	return snprintf(out, PATH_MAX, "%sworktrees/" PREFIX "%s", git_repository_commondir(repo),
+	return snprintf(out, PATH_MAX, "%sworktrees/" BC_GIT_ENTRY_PREFIX "%s", git_repository_commondir(repo),
 					key) < PATH_MAX - 32;
 }
 
@@ -123,9 +123,9 @@ is_name_of(const char *name, const char *id)
 {
 	size_t		length = strlen(id);
 
-	if (strncmp(name, PREFIX, strlen(PREFIX)) != 0)
+	if (strncmp(name, BC_GIT_ENTRY_PREFIX, strlen(BC_GIT_ENTRY_PREFIX)) != 0)
 		return false;
-	name += strlen(PREFIX);
+	name += strlen(BC_GIT_ENTRY_PREFIX);
 	if (strlen(name) >= sizeof(((BcGitEntry *) NULL)->key) || strncmp(name, id, length) != 0)
 		return false;
 	name += length;
@@ -133,19 +133,28 @@ is_name_of(const char *name, const char *id)
 		(*name == '-' && name[1] != '\0' && name[1 + strspn(name + 1, "0123456789")] == '\0');
 }
 
+char *
+bc_git_entry_leads_to(const char *dir)
+{
+	char		link[PATH_MAX + NAME_MAX + 16];
+	char	   *path;
+	size_t		length;
+
+	snprintf(link, sizeof(link), "%s/gitdir", dir);
+	path = bc_git_read_file(link);
+	length = path != NULL ? strlen(path) : 0;
+	if (length > strlen(DOT_GIT) && strcmp(path + length - strlen(DOT_GIT), DOT_GIT) == 0)
+		path[length - strlen(DOT_GIT)] = '\0';
+	return path;
+}
+
 static bool
 leads_to(const BcGitEntry *entry, const char *real)
 {
-	char		link[PATH_MAX + 32];
-	char	   *target;
-	size_t		length = strlen(real);
-	bool		same;
+	char	   *path = bc_git_entry_leads_to(entry->dir);
+	bool		same = path != NULL && strcmp(path, real) == 0;
 
-	snprintf(link, sizeof(link), "%s/gitdir", entry->dir);
-	target = bc_git_read_file(link);
-	same = target != NULL && strncmp(target, real, length) == 0 &&
-		strcmp(target + length, "/.git") == 0;
-	free(target);
+	free(path);
 	return same;
 }
 
@@ -166,7 +175,7 @@ bc_git_entry_find(git_repository *repo, const char *id, const char *path, BcGitE
 	{
 		if (!is_name_of(item->d_name, id))
 			continue;
-		snprintf(entry->key, sizeof(entry->key), "%s", item->d_name + strlen(PREFIX));
+		snprintf(entry->key, sizeof(entry->key), "%s", item->d_name + strlen(BC_GIT_ENTRY_PREFIX));
 		found = bc_git_entry_path(repo, entry->key, entry->dir) && leads_to(entry, real);
 	}
 	closedir(dir);

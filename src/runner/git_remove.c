@@ -26,7 +26,6 @@
 
 #define MARK "boocoder-removing"
 #define NOTHING "nothing"		/* in the mark: there was nothing to archive */
-#define LARGEST_FILE ((size_t) 2 << 30)
 #define MAX_NAMES 1000
 
 typedef struct Job
@@ -162,7 +161,7 @@ take_snapshot(Job *job, const git_tree *base, git_oid *tree, BcGitProblem *probl
 {
 	BcSnapshotOptions options = {
 		.project = job->project, .path = job->path, .base = base,
-		.max_file = LARGEST_FILE, .unfold_gitlinks = true
+		.max_file = BC_GIT_ANY_FILE, .unfold_gitlinks = true
 	};
 	BcSnapshot	snapshot = {.skipped = NULL};
 	char		key[80];

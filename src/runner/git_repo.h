@@ -17,6 +17,7 @@
 #include "runner/git_problem.h"
 
 #define BC_GIT_BRANCH_MAX 256
+#define BC_GIT_ENTRY_PREFIX "boocoder-"
 
 /*
  * A worktree's entry.  "key" is the worktree's id, with "-2", "-3"... when
@@ -54,6 +55,9 @@ extern bool bc_git_entry_path(git_repository *repo, const char *key, char *out);
  */
 extern bool bc_git_entry_find(git_repository *repo, const char *id, const char *path,
 							  BcGitEntry *entry);
+
+/* Where the worktree of the entry at "dir" is, as the entry has it.  malloc'ed or NULL. */
+extern char *bc_git_entry_leads_to(const char *dir);
 
 /* Reads branch and base of entry->dir, and sets "ready". */
 extern void bc_git_entry_load(BcGitEntry *entry);

@@ -22,10 +22,10 @@
 #include "runner/git_roles.h"
 #include "runner/git_snapshot.h"
 #include "runner/git_text.h"
+#include "runner/git_turns.h"
 #include "runner/git_unpushed.h"
 #include "runner/git_write.h"
 
-#define LARGEST_FILE ((size_t) 2 << 30)
 #define MAX_NAMES 10000
 #define REFS "refs/boocoder/"
 
@@ -60,7 +60,7 @@ snapshot(Job *job, git_oid *tree, BcGitProblem *problem)
 {
 	BcSnapshotOptions options = {
 		.project = job->project, .path = job->path, .entry_dir = job->entry.dir,
-		.base = job->base, .max_file = LARGEST_FILE
+		.base = job->base, .max_file = BC_GIT_ANY_FILE
 	};
 	BcSnapshot	result;
 
@@ -117,12 +117,7 @@ find_edited(Job *job, BcGitProblem *problem)
 static bool
 keep_edited(Job *job, const git_oid *base, BcGitProblem *problem)
 {
-	char		ref[160];
-	git_oid		commit;
-
-	bc_git_ref_name(ref, sizeof(ref), "snapshots", job->entry.key);
-	return !job->known ||
-		bc_git_commit_to(job->repo, ref, &job->tree, base, 1, "boocoder: snapshot\n", &commit, problem);
+	return !job->known || bc_git_last_keep(job->repo, job->entry.key, &job->tree, base, problem);
 }
 
 static bool

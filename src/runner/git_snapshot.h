@@ -18,6 +18,9 @@
 #include "runner/git_problem.h"
 #include "runner/git_repo.h"
 
+/* As max_file: where nothing is reported, a large file is no reason to fail. */
+#define BC_GIT_ANY_FILE ((size_t) 2 << 30)
+
 typedef struct BcSnapshotOptions
 {
 	const char *project;		/* path of the project */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * git_turns.c
- *	  refs/boocoder/turns/<worktree>/<task>.  See git_turns.h.
+ *	  refs/boocoder/snapshots/<worktree> and refs/boocoder/turns/<worktree>/<task>.
+ *	  See git_turns.h.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,14 +20,31 @@ turn_ref(char *ref, size_t size, const char *key, json_int_t turn)
 	bc_git_ref_name(ref, size, "turns", name);
 }
 
+static bool
+keep(git_repository *repo, const char *ref, const git_oid *tree, const git_oid *base,
+	 BcGitProblem *problem)
+{
+	git_oid		commit;
+
+	return bc_git_commit_to(repo, ref, tree, base, 1, "boocoder: snapshot\n", &commit, problem);
+}
+
+bool
+bc_git_last_keep(git_repository *repo, const char *key, const git_oid *tree, const git_oid *base,
+				 BcGitProblem *problem)
+{
+	char		ref[160];
+
+	bc_git_ref_name(ref, sizeof(ref), "snapshots", key);
+	return keep(repo, ref, tree, base, problem);
+}
+
 bool
 bc_git_turn_keep(git_repository *repo, const char *key, json_int_t turn, const git_oid *tree,
 				 const git_oid *base, char *ref, size_t size, BcGitProblem *problem)
 {
-	git_oid		commit;
-
 	turn_ref(ref, size, key, turn);
-	return bc_git_commit_to(repo, ref, tree, base, 1, "boocoder: snapshot\n", &commit, problem);
+	return keep(repo, ref, tree, base, problem);
 }
 
 static int

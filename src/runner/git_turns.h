@@ -2,6 +2,8 @@
 /*
  * git_turns.h
  *	  The contents that a worktree had at the end of its turns.
+ *
+ * Each is kept as a commit on "base", so that git gc leaves it.
  */
 #ifndef BC_RUNNER_GIT_TURNS_H
 #define BC_RUNNER_GIT_TURNS_H
@@ -11,6 +13,10 @@
 #include <stdbool.h>
 
 #include "runner/git_problem.h"
+
+/* Keeps "tree" as the content that was reported last. */
+extern bool bc_git_last_keep(git_repository *repo, const char *key, const git_oid *tree,
+							 const git_oid *base, BcGitProblem *problem);
 
 /* Keeps "tree" as the content of a turn, under the name that "ref" gets. */
 extern bool bc_git_turn_keep(git_repository *repo, const char *key, json_int_t turn,
