@@ -78,7 +78,7 @@ unset PGHOST PGPORT PGDATABASE PGUSER PGDATA PGOPTIONS
 
 # ---- tests without a server ----
 
-tap_files=("$@")
+tap_files=("${@/#"$repo/"/}") # those of the copy
 if [ ${#tap_files[@]} = 0 ]; then
 	stage 'lint' "$work/log/lint" as_user bash test/lint.sh
 

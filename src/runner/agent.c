@@ -154,6 +154,15 @@ settle(const char *what, const char *why, const char *text)
 		transport->settled(what);
 }
 
+static void
+settle_not_started(BcFailure *failure)
+{
+	settle("failed", failure->reason, failure->message);
+	if (failure->hint != NULL)
+		bc_agent_report("hint", json_string(failure->hint));
+	free(failure->message);
+}
+
 static const BcTransport *
 find_transport(const char *name)
 {
@@ -269,10 +278,7 @@ start_program(void)
 	json_decref(command);
 	if (!started)
 	{
-		settle("failed", failure.reason, failure.message);
-		if (failure.hint != NULL)
-			bc_agent_report("hint", json_string(failure.hint));
-		free(failure.message);
+		settle_not_started(&failure);
 		return false;
 	}
 	last_sign = bc_now();
@@ -282,26 +288,6 @@ start_program(void)
 	else
 		bc_program_close_input();
 	return true;
-}
-
-static void
-settle_sandbox_failure(void)
-{
-	const char *text = bc_agent_stderr();
-
-	/* All was set up; it is the program that does not start. */
-	if (strncmp(text, "bwrap: execvp ", 14) == 0)
-	{
-		char	   *told = bc_asprintf("could not start the agent: %s", text + 14);
-
-		settle("failed", "spawn_failed", told);
-		bc_agent_report("hint", json_string("If it is a script, its interpreter must be visible "
-											"in the sandbox, too (boocoder.sandbox_ro_paths)."));
-		free(told);
-		return;
-	}
-	settle("failed", "sandbox_unavailable", text);
-	bc_agent_report("hint", json_string("See boocoder.doctor()."));
 }
 
 static void
@@ -344,12 +330,14 @@ setup_ended(int code, int signal)
 static void
 on_ended(int code, int signal)
 {
+	BcFailure	failure;
+
 	if (outcome != NULL)
 		return;
 	if (cancelled)
 		settle("cancelled", "cancelled", "cancelled on request");
-	else if (bc_program_sandbox_failed(code))
-		settle_sandbox_failure();
+	else if (bc_program_sandbox_failed(code, &failure))
+		settle_not_started(&failure);
 	else if (setup_index < nsetup)
 		setup_ended(code, signal);
 	else if (falling_back)

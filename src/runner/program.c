@@ -173,9 +173,24 @@ bc_program_forget_stderr(void)
 
 /* bubblewrap reports its own failures on stderr, and so does nothing else that way. */
 bool
-bc_program_sandbox_failed(int code)
+bc_program_sandbox_failed(int code, BcFailure *failure)
 {
-	return sandboxed && code == 1 && strncmp(bc_program_stderr(), "bwrap: ", 7) == 0;
+	const char *text = bc_program_stderr();
+
+	if (!sandboxed || code != 1 || strncmp(text, "bwrap: ", 7) != 0)
+		return false;
+	/* All was set up; it is the program that does not start. */
+	if (strncmp(text, "bwrap: execvp ", 14) == 0)
+		*failure = (BcFailure) {
+			"spawn_failed", bc_asprintf("could not start the agent: %s", text + 14),
+			"If it is a script, its interpreter must be visible in the sandbox, too "
+			"(boocoder.sandbox_ro_paths)."
+		};
+	else
+		*failure = (BcFailure) {
+			"sandbox_unavailable", bc_asprintf("%s", text), "See boocoder.doctor()."
+		};
+	return true;
 }
 
 static void

@@ -78,8 +78,11 @@ extern const char *bc_program_stderr(void);
 /* Forgets that. */
 extern void bc_program_forget_stderr(void);
 
-/* Is what it ended with the failure of the sandbox to start it?  For the owner's ended(). */
-extern bool bc_program_sandbox_failed(int code);
+/*
+ * Is what it ended with the failure of the sandbox to start it?  For the owner's
+ * ended().  True: *failure says why, as that of bc_program_start().
+ */
+extern bool bc_program_sandbox_failed(int code, BcFailure *failure);
 
 /*
  * The event loop: what to wait for (BC_PROGRAM_FDS entries), when to come back

@@ -210,14 +210,25 @@ on_errors(const char *bytes, size_t len)
 }
 
 static void
+fail_to_start(BcFailure *failure)
+{
+	fail(failure->reason, failure->message);
+	if (failure->hint != NULL)
+		report("hint", json_string(failure->hint));
+	free(failure->message);
+}
+
+static void
 on_ended(int code, int signal)
 {
+	BcFailure	failure;
+
 	bc_http_forget();
 	looking = false;
 	report("exit_code", signal != 0 ? json_null() : json_integer(code));
 	report("signal", signal != 0 ? json_integer(signal) : json_null());
-	if (bc_program_sandbox_failed(code))
-		fail("sandbox_unavailable", bc_program_stderr());
+	if (bc_program_sandbox_failed(code, &failure))
+		fail_to_start(&failure);
 	else if (!ready && !requested)
 	{
 		char	   *message = bc_asprintf("the server ended (%s %d) before it was ready",
@@ -282,12 +293,7 @@ start(void)
 	if (bc_program_start(&program_owner, made, json_object_get(made, "command"), NULL, false, &failure))
 		bc_program_close_input();
 	else
-	{
-		fail(failure.reason, failure.message);
-		if (failure.hint != NULL)
-			report("hint", json_string(failure.hint));
-		free(failure.message);
-	}
+		fail_to_start(&failure);
 	json_decref(made);
 }
 

@@ -212,6 +212,13 @@ sub until_events
 	$runner->result(5);
 	is(join(' ', map { $_ // '-' } @{ $runner->{result} }{qw(ok reason exit_code)}), '0 agent_exited 3', 'a server that does not start: says so');
 	like($runner->{result}{stderr_tail}, qr/no luck/, 'and in its own words');
+	spew("$scratch/broken", "#!/nonexistent/interpreter\n");
+	chmod 0755, "$scratch/broken";
+	$runner = server(command => ["$scratch/broken"], sandbox => { mode => 'bwrap', ro_paths => [$scratch], hide => [],
+		home => "$scratch/home", agent_path => '/usr/bin:/bin', network => JSON::PP::true });
+	$runner->result(5);
+	is($runner->{result}{reason}, 'spawn_failed', 'a script without its interpreter, in the sandbox: the sandbox is not to blame');
+	like($runner->{result}{hint}, qr/interpreter/, 'it says what is');
 	$runner = server(command => ['/nowhere/opencode']);
 	$runner->result(5);
 	is($runner->{result}{reason}, 'program_not_found', 'a program that is not there');
