@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: PostgreSQL
--- From 0.4.0 to 0.5.0.
+-- From 0.4.0 to 0.5.0: a claim is on disk before an agent begins, not before it is seen.
 \echo Use "ALTER EXTENSION boocoder UPDATE" to load this file. \quit
 
 CREATE OR REPLACE FUNCTION boocoder._prepared(task_id bigint, fence bigint, result jsonb)
