@@ -22,7 +22,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define MAX_ARGS 4
+#define MAX_ARGS 5
 #define RETRY_MS 50
 #define RETRY_FAILED_MS 2000
 
@@ -72,8 +72,9 @@ static const QueryText queries[Q_COUNT] = {
 		{INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID}, true
 	},
 	[Q_SETTLE] = {
-		"SELECT boocoder._settle($1, $2, $3::pg_catalog.jsonb, $4::pg_catalog.jsonb)", 4,
-		{INT8OID, INT8OID, TEXTOID, TEXTOID}
+		"SELECT boocoder._settle($1, $2, $3::pg_catalog.jsonb OPERATOR(pg_catalog.||) $4::pg_catalog.jsonb, "
+		"$5::pg_catalog.jsonb)", 5,
+		{INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID}
 	},
 	[Q_JOB_DONE] = {
 		"SELECT boocoder._job_done($1, $2::pg_catalog.jsonb)", 2, {INT8OID, TEXTOID}
@@ -426,14 +427,15 @@ read_done(MemoryContext caller, void *result)
 }
 
 BcDbStatus
-bc_db_settle(int64 task_id, int64 fence, const char *result, const char *diff)
+bc_db_settle(int64 task_id, int64 fence, const char *result, const char *over, const char *diff)
 {
-	Datum		values[4] = {
+	Datum		values[5] = {
 		Int64GetDatum(task_id), Int64GetDatum(fence), CStringGetTextDatum(result),
+		CStringGetTextDatum(over != NULL ? over : "{}"),
 		diff != NULL ? CStringGetTextDatum(diff) : (Datum) 0
 	};
 	bool		done = false;
-	BcDbStatus	status = run(Q_SETTLE, values, diff != NULL ? "    " : "   n", read_done, &done);
+	BcDbStatus	status = run(Q_SETTLE, values, diff != NULL ? "     " : "    n", read_done, &done);
 
 	return status == BC_DB_OK && !done ? BC_DB_BUSY : status;
 }

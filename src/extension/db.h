@@ -101,8 +101,9 @@ extern BcDbStatus bc_db_server_ended(int64 server);
 extern BcDbStatus bc_db_append(int n, const int64 *task_ids, const int64 *fences,
 							   char *const *payloads, int64 *last_seq);
 
-/* Settles a turn; "diff" may be NULL. */
-extern BcDbStatus bc_db_settle(int64 task_id, int64 fence, const char *result, const char *diff);
+/* Settles a turn.  The fields of "over", if any, go before those of "result"; "diff" may be NULL. */
+extern BcDbStatus bc_db_settle(int64 task_id, int64 fence, const char *result, const char *over,
+							   const char *diff);
 
 /* A kept agent has the runner "pid" now; it has ended. */
 extern BcDbStatus bc_db_backend_started(int64 backend, pid_t pid);

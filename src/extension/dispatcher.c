@@ -334,17 +334,19 @@ next_actions(TimestampTz now, bool everything)
 static void
 flush_events(TimestampTz now)
 {
-	const char *error;
-	int64		broken;
+	int64		task_id;
 
-	if (bc_sink_due() == 0 || (bc_sink_due() > now && !bc_sink_full()))
-		return;
-	(void) bc_sink_flush(now);
-	announce_commit();
-	while ((broken = bc_sink_broken(&error)) != 0)
+	if (bc_sink_due() != 0 && (bc_sink_due() <= now || bc_sink_full()))
 	{
+		(void) bc_sink_flush(now);
+		announce_commit();
+	}
+	while ((task_id = bc_sink_refused()) != 0)
+	{
+		const char *error = bc_sink_take_refusal(task_id);
+
 		note_failure(error);
-		bc_tasks_break(broken, error);
+		bc_tasks_break(task_id, error);
 	}
 }
 

@@ -37,6 +37,8 @@
 #define BACKOFF_MAX_MS 60000
 /* Probes of databases that may have nothing to serve, at the same time */
 #define MAX_STARTING 3
+/* How long one that is due waits for those */
+#define HELD_BACK_MS 20
 
 void
 bc_launcher_register(void)
@@ -195,6 +197,8 @@ start_due(Oid role)
 			{
 				long		left = TimestampDifferenceMilliseconds(now, db->next_start);
 
+				if (db->state == BC_DB_PROBE)
+					left = Max(left, HELD_BACK_MS);
 				wait = wait < 0 ? left : Min(wait, left);
 			}
 		}

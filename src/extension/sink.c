@@ -30,6 +30,14 @@ typedef struct Batch
 	char	   *payloads[BATCH_ITEMS];
 } Batch;
 
+/* A payload that the database refused for itself; the first of a task */
+typedef struct Refusal
+{
+	struct Refusal *next;
+	int64		task_id;
+	char		error[256];
+} Refusal;
+
 static MemoryContext sink_context;
 static Batch *first;
 static Batch *last;
@@ -37,8 +45,7 @@ static Size total_bytes;
 static Size bytes_passed;		/* since the last time that was a flood */
 static TimestampTz due;
 static int64 last_seq;
-static int64 broken_task;
-static char broken_error[256];
+static Refusal *refusals;
 
 void
 bc_sink_init(void)
@@ -81,6 +88,28 @@ bc_sink_add(int64 task_id, int64 fence, const StringInfoData *payload)
 		due = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), MAX_AGE_MS);
 }
 
+static Refusal **
+find_refusal(int64 task_id)
+{
+	Refusal   **link = &refusals;
+
+	while (*link != NULL && (*link)->task_id != task_id)
+		link = &(*link)->next;
+	return link;
+}
+
+static void
+note_refusal(int64 task_id, const char *error)
+{
+	Refusal   **link = find_refusal(task_id);
+
+	if (*link != NULL)
+		return;
+	*link = MemoryContextAllocZero(sink_context, sizeof(Refusal));
+	(*link)->task_id = task_id;
+	strlcpy((*link)->error, error, sizeof((*link)->error));
+}
+
 /* The batch as a whole was refused: find the payload that is to blame. */
 static bool
 append_singly(Batch *batch)
@@ -100,8 +129,7 @@ append_singly(Batch *batch)
 			case BC_DB_BUSY:
 				return false;
 			case BC_DB_FAILED:
-				broken_task = batch->task_ids[i];
-				strlcpy(broken_error, bc_db_error(), sizeof(broken_error));
+				note_refusal(batch->task_ids[i], bc_db_error());
 				break;
 		}
 		pfree(batch->payloads[i]);
@@ -184,13 +212,24 @@ bc_sink_holds(int64 task_id, int64 fence)
 }
 
 int64
-bc_sink_broken(const char **error)
+bc_sink_refused(void)
 {
-	int64		task = broken_task;
+	return refusals != NULL ? refusals->task_id : 0;
+}
 
-	broken_task = 0;
-	*error = broken_error;
-	return task;
+const char *
+bc_sink_take_refusal(int64 task_id)
+{
+	static char error[256];
+	Refusal   **link = find_refusal(task_id);
+	Refusal    *refusal = *link;
+
+	if (refusal == NULL)
+		return NULL;
+	strlcpy(error, refusal->error, sizeof(error));
+	*link = refusal->next;
+	pfree(refusal);
+	return error;
 }
 
 int64

@@ -19,8 +19,8 @@ extern void bc_sink_add(int64 task_id, int64 fence, const StringInfoData *payloa
 /*
  * Writes what is collected, in one or more short transactions.  False when
  * something is left because of a lock: call again at bc_sink_due().  A payload
- * the database refuses for itself is dropped, and bc_sink_broken() tells of
- * its task.
+ * the database refuses for itself is dropped, and its task is to be failed:
+ * bc_sink_refused() tells of it.
  */
 extern bool bc_sink_flush(TimestampTz now);
 
@@ -36,8 +36,11 @@ extern bool bc_sink_flood_over(void);
 /* Is anything of that task waiting? */
 extern bool bc_sink_holds(int64 task_id, int64 fence);
 
-/* A task whose payload was refused since the last call, or 0; *error is the reason. */
-extern int64 bc_sink_broken(const char **error);
+/* A task of which a payload was refused, until somebody takes the reason; 0: none. */
+extern int64 bc_sink_refused(void);
+
+/* Why one of that task was refused, valid until the next call; NULL: none was, or it was taken. */
+extern const char *bc_sink_take_refusal(int64 task_id);
 
 /* The newest event's number */
 extern int64 bc_sink_last_seq(void);

@@ -44,6 +44,7 @@ typedef struct BcTurn
 	char	   *agent_order;
 	char	   *diff_order;
 	char	   *result;			/* of the worktree, then of the agent */
+	char	   *refused;		/* what goes over that: an event was refused; NULL: none was */
 	char	   *diff;			/* result of the diff */
 } BcTurn;
 
@@ -251,10 +252,19 @@ ask_orders(BcTurn *turn)
 	step(turn, orders.agent != NULL && !turn->cancelled ? BC_EVENT_PREPARED : BC_EVENT_REFUSED);
 }
 
+/* Whatever else the agent came to: its session and what it used stay known. */
+static void
+fail_for_event(BcTurn *turn, const char *error)
+{
+	make_up(turn, &turn->refused, true, "failed", "bad_event",
+			psprintf("the database refused an event of the agent: %s", error));
+}
+
 static void
 settle(BcTurn *turn)
 {
 	BcDbStatus	status;
+	const char *refused;
 
 	turn->retry_at = 0;
 	if (!bc_sink_flush(GetCurrentTimestamp()) && bc_sink_holds(turn->task_id, turn->fence))
@@ -262,7 +272,10 @@ settle(BcTurn *turn)
 		retry_later(turn, BC_DB_BUSY);
 		return;
 	}
-	status = bc_db_settle(turn->task_id, turn->fence, turn->result, turn->diff);
+	refused = bc_sink_take_refusal(turn->task_id);
+	if (refused != NULL)
+		fail_for_event(turn, refused);
+	status = bc_db_settle(turn->task_id, turn->fence, turn->result, turn->refused, turn->diff);
 	if (status == BC_DB_FAILED)
 	{
 		/* What it was given can't be stored; the next try stores that fact. */
@@ -451,17 +464,17 @@ bc_tasks_break(int64 task_id, const char *error)
 
 	if (turn == NULL)
 		return;
-	if (turn->runner != NULL)
+	fail_for_event(turn, error);
+	/* An agent that is through is beyond it: its diff is taken all the same. */
+	if (turn->runner != NULL && (turn->state == BC_TURN_RUNNING || turn->state == BC_TURN_CANCELLING))
 	{
 		BcRunner   *runner = turn->runner;
-		char	   *message = psprintf("the database refused an event of the agent: %s", error);
 
 		turn->runner = NULL;
 		turn->deadline = 0;
 		forget_backend(turn);
 		bc_runners_close(runner);
-		make_up(turn, result_slot(turn), turn->state != BC_TURN_DIFFING, "failed", "bad_event",
-				message);
+		keep(turn, &turn->result, "{}");
 		step(turn, BC_EVENT_GONE);
 	}
 }

@@ -28,7 +28,7 @@ extern void bc_tasks_server(int64 server, const char *answer);
 /* The task waits for a person, or does so no more: meanwhile it holds no slot. */
 extern void bc_tasks_block(int64 task_id, int64 fence, bool blocked);
 
-/* The turn of a task broke for a reason the dispatcher found. */
+/* The database refused an event of the task: it fails, its agent is ended. */
 extern void bc_tasks_break(int64 task_id, const char *error);
 
 /*
