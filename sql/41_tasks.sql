@@ -108,17 +108,37 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION boocoder.inbox_retry(bigint) IS 'retry(), under the name it has in the inbox';
 
+-- A snapshot that stays, or a row that nobody else sees yet: one would wait for ever.
+CREATE FUNCTION boocoder._check_wait(what text, written_by xid) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+		RAISE EXCEPTION 'a transaction that is % does not see what becomes of %', current_setting('transaction_isolation'), what
+			USING ERRCODE = 'active_sql_transaction', HINT = 'Wait in a transaction that is read committed.';
+	ELSIF written_by = pg_current_xact_id_if_assigned()::xid THEN
+		RAISE EXCEPTION '% was written in this transaction, and waits for its commit', what
+			USING ERRCODE = 'active_sql_transaction', HINT = 'Commit first; wait in a statement of its own.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION boocoder._check_wait(text, xid) IS 'refuses to wait for what this transaction would never see (SQLSTATE 25001)';
+
 CREATE FUNCTION boocoder.wait(task bigint, timeout interval DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	until timestamptz := clock_timestamp() + timeout;
 	generation bigint;
+	checked boolean := false;
 	t boocoder.tasks;
 BEGIN
 	LOOP
 		generation := boocoder._change_generation();
 		t := boocoder._task(task);
 		EXIT WHEN t.state IN ('completed', 'failed', 'cancelled') OR clock_timestamp() >= until;
+		IF NOT checked THEN
+			PERFORM boocoder._check_wait('task ' || t.id, (SELECT x.xmin FROM boocoder.tasks x WHERE x.id = t.id));
+			checked := true;
+		END IF;
 		PERFORM boocoder._wait_change(generation,
 			least(1000, ceil(extract(epoch FROM until - clock_timestamp()) * 1000))::integer);
 	END LOOP;
@@ -126,7 +146,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION boocoder.wait(bigint, interval) IS
-	'waits until a task has ended, or the time is over; its state (SQLSTATE BC002).  The task must be committed before.';
+	'waits until a task has ended, or the time is over; its state (SQLSTATE BC002; 25001 where the end would never be seen).  The task must be committed before.';
 
 CREATE FUNCTION boocoder.events_since(task bigint, seq bigint DEFAULT 0) RETURNS SETOF boocoder.events
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -123,6 +123,7 @@ DECLARE
 	until timestamptz := clock_timestamp() + timeout;
 	w boocoder.worktrees;
 	seen bigint;
+	checked boolean := false;
 BEGIN
 	LOOP
 		seen := boocoder._change_generation();
@@ -130,12 +131,16 @@ BEGIN
 		IF (w.request IS NULL AND w.assess_requested_at IS NULL AND w.status <> 'removing') OR clock_timestamp() >= until THEN
 			RETURN coalesce(w.request_error, CASE WHEN w.request IS NOT NULL THEN w.request ->> 'do' ELSE w.status END);
 		END IF;
+		IF NOT checked THEN
+			PERFORM boocoder._check_wait('worktree ' || w.id, (SELECT x.xmin FROM boocoder.worktrees x WHERE x.id = w.id));
+			checked := true;
+		END IF;
 		PERFORM boocoder._wait_change(seen, least(1000, coalesce(extract(epoch FROM until - clock_timestamp()) * 1000, 1000))::integer);
 	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION boocoder.wait_worktree(bigint, interval) IS
-	'waits until nothing is to be done to a worktree any more, or the time is over; its status, or what went wrong (SQLSTATE BC002).  The request must be committed before.';
+	'waits until nothing is to be done to a worktree any more, or the time is over; its status, or what went wrong (SQLSTATE BC002; 25001 where that would never be seen).  The request must be committed before.';
 
 CREATE FUNCTION boocoder.undelete_worktree(worktree bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$

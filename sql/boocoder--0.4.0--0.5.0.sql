@@ -122,6 +122,63 @@ BEGIN
 	RETURN backend;
 END
 $$;
+-- A snapshot that stays, or a row that nobody else sees yet: one would wait for ever.
+CREATE FUNCTION boocoder._check_wait(what text, written_by xid) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+		RAISE EXCEPTION 'a transaction that is % does not see what becomes of %', current_setting('transaction_isolation'), what
+			USING ERRCODE = 'active_sql_transaction', HINT = 'Wait in a transaction that is read committed.';
+	ELSIF written_by = pg_current_xact_id_if_assigned()::xid THEN
+		RAISE EXCEPTION '% was written in this transaction, and waits for its commit', what
+			USING ERRCODE = 'active_sql_transaction', HINT = 'Commit first; wait in a statement of its own.';
+	END IF;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder.wait(task bigint, timeout interval DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	until timestamptz := clock_timestamp() + timeout;
+	generation bigint;
+	checked boolean := false;
+	t boocoder.tasks;
+BEGIN
+	LOOP
+		generation := boocoder._change_generation();
+		t := boocoder._task(task);
+		EXIT WHEN t.state IN ('completed', 'failed', 'cancelled') OR clock_timestamp() >= until;
+		IF NOT checked THEN
+			PERFORM boocoder._check_wait('task ' || t.id, (SELECT x.xmin FROM boocoder.tasks x WHERE x.id = t.id));
+			checked := true;
+		END IF;
+		PERFORM boocoder._wait_change(generation,
+			least(1000, ceil(extract(epoch FROM until - clock_timestamp()) * 1000))::integer);
+	END LOOP;
+	RETURN t.state;
+END
+$$;
+CREATE OR REPLACE FUNCTION boocoder.wait_worktree(worktree bigint, timeout interval DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	until timestamptz := clock_timestamp() + timeout;
+	w boocoder.worktrees;
+	seen bigint;
+	checked boolean := false;
+BEGIN
+	LOOP
+		seen := boocoder._change_generation();
+		w := boocoder._worktree(worktree);
+		IF (w.request IS NULL AND w.assess_requested_at IS NULL AND w.status <> 'removing') OR clock_timestamp() >= until THEN
+			RETURN coalesce(w.request_error, CASE WHEN w.request IS NOT NULL THEN w.request ->> 'do' ELSE w.status END);
+		END IF;
+		IF NOT checked THEN
+			PERFORM boocoder._check_wait('worktree ' || w.id, (SELECT x.xmin FROM boocoder.worktrees x WHERE x.id = w.id));
+			checked := true;
+		END IF;
+		PERFORM boocoder._wait_change(seen, least(1000, coalesce(extract(epoch FROM until - clock_timestamp()) * 1000, 1000))::integer);
+	END LOOP;
+END
+$$;
 
 -- Rights: all of them again, as what is granted already stays as it is.
 
@@ -138,7 +195,7 @@ GRANT INSERT (kind, provider) ON boocoder.jobs TO boocoder_viewer;
 GRANT SELECT (name, label, kind, transport, command, builtin_command, fallback, fallback_command, version_args, launch_prefix,
 	persistent_home, keep_raw, models_url, models_prefix, models, modes, default_model, permission_policy, enabled, builtin)
 	ON boocoder.providers TO boocoder_viewer;
-GRANT EXECUTE ON FUNCTION boocoder._project_id(text), boocoder._task(bigint), boocoder.wait(bigint, interval),
+GRANT EXECUTE ON FUNCTION boocoder._project_id(text), boocoder._task(bigint), boocoder._check_wait(text, xid), boocoder.wait(bigint, interval),
 	boocoder.events_since(bigint, bigint), boocoder._event_line(text, jsonb), boocoder.ls(text, text),
 	boocoder.task_detail(bigint), boocoder.list_pending(bigint), boocoder.diff(bigint), boocoder._inbox(),
 	boocoder.cost_stats(text, timestamptz, timestamptz), boocoder._status(), boocoder.doctor(),
@@ -222,3 +279,8 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 
 -- Comments.
 
+COMMENT ON FUNCTION boocoder._check_wait(text, xid) IS 'refuses to wait for what this transaction would never see (SQLSTATE 25001)';
+COMMENT ON FUNCTION boocoder.wait(bigint, interval) IS
+	'waits until a task has ended, or the time is over; its state (SQLSTATE BC002; 25001 where the end would never be seen).  The task must be committed before.';
+COMMENT ON FUNCTION boocoder.wait_worktree(bigint, interval) IS
+	'waits until nothing is to be done to a worktree any more, or the time is over; its status, or what went wrong (SQLSTATE BC002; 25001 where that would never be seen).  The request must be committed before.';

@@ -45,10 +45,3 @@ SELECT boocoder._append('{1}', '{1}', ARRAY['{"events": [{"kind": "text", "paylo
 RESET ROLE;
 DELETE FROM boocoder.tasks WHERE id = 1;
 SELECT task_id, count(*) FROM boocoder.events GROUP BY 1;
--- The commit of a batch does not wait for the disk.
-SET ROLE boocoder_worker;
-BEGIN;
-SELECT boocoder._append('{}', '{}', '{}');
-SHOW synchronous_commit;
-COMMIT;
-SHOW synchronous_commit;

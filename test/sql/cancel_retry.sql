@@ -80,3 +80,14 @@ CALL boocoder.attach(4711);
 BEGIN;
 CALL boocoder.attach(1);
 ROLLBACK;
+-- What is not committed, or does not show, would be waited for for ever.
+SET ROLE regress_alice;
+SELECT boocoder.wait(boocoder.run('not yet', 'alpha'));
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT boocoder.wait(:follow, '0 s');
+SELECT boocoder.wait(:follow);
+ROLLBACK;
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT boocoder.wait(:talk);
+ROLLBACK;
+RESET ROLE;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 #
-# A claim is seen before it is on disk, but no agent begins on one that a crash could take back.
+# A claim is seen before it is on disk, but no agent begins on one that a crash could take back, nor one that a synchronous
+# standby does not have. What agents report waits for neither.
 use strict;
 use warnings;
 
@@ -10,7 +11,7 @@ use BoocoderTest;
 use Test::More;
 
 # nobody but who has to writes the log to disk
-my $node = new_node('durable', conf => "wal_writer_delay = 10s\nautovacuum = off\nbgwriter_delay = 10s");
+my $node = new_node('durable', init => { allows_streaming => 1 }, conf => "wal_writer_delay = 10s\nautovacuum = off\nbgwriter_delay = 10s");
 my $repo = make_repo('durable', { 'a.txt' => "one\n" });
 add_project($node, 'demo', $repo);
 ok(wait_dispatcher($node), 'the dispatcher is there');
@@ -39,6 +40,20 @@ for my $where ([ 'a worktree that is there', session => $session ], ['a new work
 	is(slurp($begun), "begun\n", "$what: the agent has begun once");
 	unlink $begun;
 }
+
+# A synchronous standby that is not there: what commits before does not wait for it, what is begun does.
+my $talking = run_task($node, 'for i in 1 2 3 4 5 6 7 8 9; do echo word$i; sleep 0.5; done', 'demo', agent => 'shell');
+ok(until_true(sub { text_of($node, $talking) =~ /word1/ }), 'an agent is at work');
+sql($node, q(ALTER SYSTEM SET synchronous_standby_names = 'nobody'));
+sql($node, 'SELECT pg_reload_conf()');
+ok(until_true(sub { text_of($node, $talking) =~ /word6/ }), 'what it says is seen without the standby');
+my $waiting = sql($node, "SET synchronous_commit = local; SELECT boocoder.run('echo begun > begun.txt', 'demo', agent => 'shell')");
+ok(until_true(sub { task_state($node, $waiting) eq 'running' }), 'a task is claimed') or explain_task($node, $waiting);
+sleep 1;
+is(sql($node, "SELECT count(*) FROM boocoder.events WHERE task_id = $waiting"), 0, 'but not begun');
+sql($node, 'ALTER SYSTEM RESET synchronous_standby_names');
+sql($node, 'SELECT pg_reload_conf()');
+settles($node, $_, 'completed', 'without one to wait for, both end', 20) for $talking, $waiting;
 
 $node->stop;
 done_testing();
