@@ -356,11 +356,13 @@ bc_db_next_actions(int free_slots, int free_jobs, bool everything, List **action
 	Datum		values[3] = {
 		Int32GetDatum(free_slots), Int32GetDatum(free_jobs), BoolGetDatum(everything)
 	};
+	XLogRecPtr	before = XactLastCommitEnd;
 	BcDbStatus	status;
 
 	*actions = NIL;
 	status = run(Q_NEXT_ACTIONS, values, NULL, read_actions, actions);
-	if (status == BC_DB_OK && *actions != NIL)
+	/* A cancel, say, writes nothing, and is not to wait for what others wrote. */
+	if (status == BC_DB_OK && *actions != NIL && XactLastCommitEnd != before)
 		await_durability();
 	return status;
 }
