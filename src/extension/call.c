@@ -45,7 +45,7 @@ await_result(BcChannel *channel)
 		long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
 		BcFrame		frame;
 
-		switch (bc_channel_receive(channel, &frame))
+		switch (bc_channel_receive(channel, &frame, true))
 		{
 			case BC_CHANNEL_MESSAGE:
 				if (frame.type == BC_FRAME_RESULT)

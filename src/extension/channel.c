@@ -22,6 +22,7 @@ bc_channel_open(BcChannel *channel, int fd)
 	channel->fd = fd;
 	channel->context = CurrentMemoryContext;
 	channel->error = NULL;
+	channel->delivered = false;
 	initStringInfo(&channel->in);
 	initStringInfo(&channel->message);
 	initStringInfo(&channel->out);
@@ -135,9 +136,12 @@ take_frame(BcChannel *channel, BcFrame *frame, bool *progress)
 }
 
 BcChannelStatus
-bc_channel_receive(BcChannel *channel, BcFrame *frame)
+bc_channel_receive(BcChannel *channel, BcFrame *frame, bool reading)
 {
-	consume(&channel->message, channel->message.len);
+	/* one of which more frames are to come stays */
+	if (channel->delivered)
+		consume(&channel->message, channel->message.len);
+	channel->delivered = false;
 	for (;;)
 	{
 		bool		progress;
@@ -147,13 +151,18 @@ bc_channel_receive(BcChannel *channel, BcFrame *frame)
 		{
 			if (pg_verify_mbstr(PG_UTF8, channel->message.data, channel->message.len, true) &&
 				memchr(channel->message.data, '\0', channel->message.len) == NULL)
+			{
+				channel->delivered = true;
 				return BC_CHANNEL_MESSAGE;
+			}
 			channel->error = "message that is not text";
 		}
 		if (channel->error != NULL)
 			return BC_CHANNEL_CLOSED;
 		if (progress)
 			continue;
+		if (!reading)
+			return BC_CHANNEL_AGAIN;
 
 		enlargeStringInfo(&channel->in, READ_SIZE);
 		n = recv(channel->fd, channel->in.data + channel->in.len, READ_SIZE, 0);

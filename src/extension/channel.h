@@ -19,6 +19,7 @@ typedef struct BcChannel
 	MemoryContext context;
 	StringInfoData in;			/* bytes read but not yet used */
 	StringInfoData message;		/* payload of the message under way */
+	bool		delivered;		/* it was whole, and told of */
 	StringInfoData out;			/* bytes not yet written */
 	const char *error;			/* why the peer can't be understood, or NULL */
 } BcChannel;
@@ -46,7 +47,9 @@ extern bool bc_channel_flush(BcChannel *channel);
 /*
  * The next whole message.  Its payload is in channel->message, valid until the
  * next call, and always text that the server can take (valid UTF-8, no NUL).
+ * The socket is read only with "reading".  Go on until it says AGAIN before you
+ * wait for the socket: what was read from it does not make it readable again.
  */
-extern BcChannelStatus bc_channel_receive(BcChannel *channel, BcFrame *frame);
+extern BcChannelStatus bc_channel_receive(BcChannel *channel, BcFrame *frame, bool reading);
 
 #endif							/* BC_EXTENSION_CHANNEL_H */

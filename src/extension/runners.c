@@ -190,11 +190,11 @@ bc_runners_read(BcRunner *runner)
 {
 	int			bytes = 0;
 
-	while (bytes < FAIR_SHARE)
+	for (;;)
 	{
 		BcFrame		frame;
 
-		switch (bc_channel_receive(&runner->channel, &frame))
+		switch (bc_channel_receive(&runner->channel, &frame, bytes < FAIR_SHARE))
 		{
 			case BC_CHANNEL_AGAIN:
 				return;

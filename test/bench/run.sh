@@ -100,7 +100,7 @@ latency()
 	for sandbox in off on; do
 		setting "boocoder.sandbox = $sandbox"
 		echo "sandbox $sandbox, a new worktree for each task"
-		as_user "$work/bin/latency" "$conninfo" "$((n / 5))" clock null 30
+		as_user "$work/bin/latency" "$conninfo" "$n" clock null 30
 		session=$(sql 'SELECT min(id) FROM boocoder.sessions')
 		echo "sandbox $sandbox, one worktree"
 		as_user "$work/bin/latency" "$conninfo" "$n" clock "$session" 30
