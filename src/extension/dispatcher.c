@@ -74,6 +74,7 @@ take_slot(Oid database)
 		slot->latch = MyLatch;
 		slot->recheck = false;
 		slot->started_at = GetCurrentTimestamp();
+		bc_shmem_wake_launcher();
 		taken = true;
 	}
 	LWLockRelease(bc_shared->lock);

@@ -37,8 +37,6 @@
 #define BACKOFF_MAX_MS 60000
 /* Probes of databases that may have nothing to serve, at the same time */
 #define MAX_STARTING 3
-/* How long one that is due waits for those */
-#define HELD_BACK_MS 20
 
 void
 bc_launcher_register(void)
@@ -193,12 +191,12 @@ start_due(Oid role)
 			}
 			if (db->state == BC_DB_STARTING)
 				starting++;
-			if (db->state == BC_DB_STARTING || (db->state == BC_DB_PROBE && db->holds == 0))
+			/* one that is due already waits for those that start: they wake us */
+			if (db->state == BC_DB_STARTING ||
+				(db->state == BC_DB_PROBE && db->holds == 0 && now < db->next_start))
 			{
 				long		left = TimestampDifferenceMilliseconds(now, db->next_start);
 
-				if (db->state == BC_DB_PROBE)
-					left = Max(left, HELD_BACK_MS);
 				wait = wait < 0 ? left : Min(wait, left);
 			}
 		}

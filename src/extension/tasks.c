@@ -63,12 +63,18 @@ keep(BcTurn *turn, char **slot, const char *text)
 	*slot = text == NULL ? NULL : MemoryContextStrdup(turn->context, text);
 }
 
+/* Is it the agent that is at work, not one of the runners before or after it? */
+static bool
+agent_works(const BcTurn *turn)
+{
+	return turn->state == BC_TURN_RUNNING || turn->state == BC_TURN_CANCELLING;
+}
+
 /* Is the runner at work that of an agent which may be kept? */
 static bool
 in_backend(const BcTurn *turn)
 {
-	return turn->backend != 0 &&
-		(turn->state == BC_TURN_RUNNING || turn->state == BC_TURN_CANCELLING);
+	return turn->backend != 0 && agent_works(turn);
 }
 
 /* The runner has ended, or was closed. */
@@ -141,7 +147,7 @@ static void
 on_gone(void *owner, BcRunner *runner, const char *why)
 {
 	BcTurn	   *turn = owner;
-	bool		ok = turn->state == BC_TURN_RUNNING || turn->state == BC_TURN_CANCELLING;
+	bool		ok = agent_works(turn);
 
 	turn->runner = NULL;
 	turn->deadline = 0;
@@ -438,8 +444,7 @@ bc_tasks_server(int64 server, const char *answer)
 	{
 		BcTurn	   *turn = dlist_container(BcTurn, node, iter.cur);
 
-		if (turn->server == server && turn->runner != NULL &&
-			(turn->state == BC_TURN_RUNNING || turn->state == BC_TURN_CANCELLING))
+		if (turn->server == server && turn->runner != NULL && agent_works(turn))
 			bc_runners_send(turn->runner, BC_FRAME_ANSWER, answer);
 	}
 }
@@ -466,7 +471,7 @@ bc_tasks_break(int64 task_id, const char *error)
 		return;
 	fail_for_event(turn, error);
 	/* An agent that is through is beyond it: its diff is taken all the same. */
-	if (turn->runner != NULL && (turn->state == BC_TURN_RUNNING || turn->state == BC_TURN_CANCELLING))
+	if (turn->runner != NULL && agent_works(turn))
 	{
 		BcRunner   *runner = turn->runner;
 

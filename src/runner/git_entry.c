@@ -85,8 +85,8 @@ bc_git_real_path(const char *path, char *out)
 bool
 bc_git_entry_path(git_repository *repo, const char *key, char *out)
 {
-	return snprintf(out, PATH_MAX, "%sworktrees/" BC_GIT_ENTRY_PREFIX "%s", git_repository_commondir(repo),
-					key) < PATH_MAX - 32;
+	return snprintf(out, PATH_MAX, "%sworktrees/" BC_GIT_ENTRY_PREFIX "%s",
+					git_repository_commondir(repo), key) < PATH_MAX - 32;
 }
 
 void

@@ -31,8 +31,7 @@ sub running_task
 sub text_seen
 {
 	my ($task, $pattern) = @_;
-	my $text = sql($node, "SELECT string_agg(payload->>'delta', '' ORDER BY seq) FROM boocoder.events WHERE task_id = $task AND kind = 'text'");
-	return $text =~ $pattern;
+	return said_so_far($node, $task) =~ $pattern;
 }
 
 # ---- cancel ----

@@ -213,7 +213,7 @@ for my $manner ('on-cancel cancelled; text up; sleep 60', 'on-cancel ignore; tex
 	'on-cancel end_turn; text up; sleep 60', 'text up; hang', 'text up; busy 60', 'grandchild 600; text up; on-cancel ignore; silence')
 {
 	my $task = run_task($node, $manner, 'demo', agent => fake());
-	ok(until_true(sub { text_events($task) =~ /up/ }), "$manner: under way") or explain_task($node, $task);
+	ok(until_true(sub { said_so_far($node, $task) =~ /up/ }), "$manner: under way") or explain_task($node, $task);
 	sql($node, "SELECT boocoder.cancel($task)");
 	settles($node, $task, 'cancelled', "$manner: cancelled", 8);
 	is(task_row($node, $task)->{failure_reason}, 'cancelled', "$manner: reason");
@@ -223,12 +223,6 @@ $task = run_task($node, 'text x', 'demo', agent => fake('--init=silence'));
 ok(until_true(sub { events_json($task, 'status') =~ /spawned/ }), 'an agent that does not answer initialize');
 sql($node, "SELECT boocoder.cancel($task)");
 settles($node, $task, 'cancelled', 'is cancelled', 8);
-
-sub text_events
-{
-	my ($task) = @_;
-	return sql($node, "SELECT string_agg(payload->>'delta', '' ORDER BY seq) FROM boocoder.events WHERE task_id = $task AND kind = 'text'");
-}
 
 # ---- back-pressure: a runner does not grow with what its agent says ----
 

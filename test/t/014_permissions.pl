@@ -92,15 +92,13 @@ settles($node, $task, 'completed', 'has not used them up by waiting');
 
 # ---- a deadline ----
 
-sql($node, 'ALTER SYSTEM SET boocoder.permission_timeout = 500');
-sql($node, 'SELECT pg_reload_conf()');
+reconfigure($node, "SET boocoder.permission_timeout = 500");
 sleep 0.3;
 $task = run_task($node, 'ask', 'demo', agent => 'fake');
 settles($node, $task, 'completed', 'nobody answers in time');
 is((requests($task))[0]{status}, 'expired', 'the request expired');
 like(text_of($node, $task), qr/opt-2-reject_once/, 'which rejects');
-sql($node, 'ALTER SYSTEM RESET boocoder.permission_timeout');
-sql($node, 'SELECT pg_reload_conf()');
+reconfigure($node, "RESET boocoder.permission_timeout");
 
 # ---- rules ----
 

@@ -45,8 +45,7 @@ add_fake_acp($node, 'fake');
 
 for my $sandbox (qw(on off))
 {
-	sql($node, "ALTER SYSTEM SET boocoder.sandbox = '$sandbox'");
-	sql($node, 'SELECT pg_reload_conf()');
+	reconfigure($node, "SET boocoder.sandbox = '$sandbox'");
 	sleep 0.3;
 	my $data = $node->data_dir;
 	my $task = run_task($node, "id -un; echo new > new-$sandbox.txt; echo \$HOME; cat $data/PG_VERSION 2> /dev/null; echo end", 'theirs', agent => 'shell');
@@ -64,14 +63,14 @@ for my $sandbox (qw(on off))
 	is(as_other("stat -c %U repo/new-$sandbox.txt; cat repo/new-$sandbox.txt"), "$other\nnew", "sandbox $sandbox: to their checkout, as them");
 
 	my $long = run_task($node, 'text up; grandchild 300; sleep 300', 'theirs', agent => 'fake');
-	ok(until_true(sub { text_of_events($long) =~ /up/ }), "sandbox $sandbox: an agent under way");
+	ok(until_true(sub { said_so_far($node, $long) =~ /up/ }), "sandbox $sandbox: an agent under way");
 	sql($node, "SELECT boocoder.cancel($long)");
 	settles($node, $long, 'cancelled', "sandbox $sandbox: is cancelled", 15);
 	ok(until_true(sub { as_other("pgrep -u $other -f '[f]ake-acp|[s]leep 300' || true") eq '' }, 5), "sandbox $sandbox: and leaves no process of theirs");
 
 	# The server goes: so do its runners at the other end of sudo.
 	my $running = run_task($node, 'text up; sleep 300', 'theirs', agent => 'fake', max_attempts => 1);
-	ok(until_true(sub { text_of_events($running) =~ /up/ }), "sandbox $sandbox: another one");
+	ok(until_true(sub { said_so_far($node, $running) =~ /up/ }), "sandbox $sandbox: another one");
 	sql($node, 'SELECT pg_terminate_backend(dispatcher_pid) FROM boocoder.status');
 	ok(until_true(sub { as_other("pgrep -u $other -f '[f]ake-acp|[b]oocoder-runner' || true") eq '' }, 10), "sandbox $sandbox: ends with its dispatcher");
 	settles($node, $running, 'failed', "sandbox $sandbox: and is accounted for");
@@ -79,12 +78,6 @@ for my $sandbox (qw(on off))
 	my $session = sql($node, "SELECT session_id FROM boocoder.tasks WHERE id = $task");
 	sql($node, "SELECT boocoder.remove_worktree(w.id, force => true) FROM boocoder.worktrees w WHERE w.session_id = $session AND w.deleted_at IS NULL");
 	ok(until_true(sub { as_other("test -e '$path' && echo there || true") eq '' }, 10), "sandbox $sandbox: the worktree is removed as them");
-}
-
-sub text_of_events
-{
-	my ($task) = @_;
-	return sql($node, "SELECT coalesce(string_agg(payload->>'delta', '' ORDER BY seq), '') FROM boocoder.events WHERE task_id = $task AND kind = 'text'");
 }
 
 # A prefix that does not work is that task's failure.

@@ -22,33 +22,26 @@ sql($node, "SELECT boocoder.register_provider('typed', 'pty', ARRAY['$program'])
 sql($node, "SELECT boocoder.register_provider('given', 'pty', ARRAY['$program', '{prompt}', '--model', '{model}'])");
 sql($node, "SELECT boocoder.register_provider('silent', 'pty', ARRAY['/bin/sh', '-c', 'read line; echo \"got \$line\"'])");
 
-sub text
-{
-	my ($task) = @_;
-	return sql($node, "SELECT coalesce(string_agg(payload->>'delta', '' ORDER BY seq), '') FROM boocoder.events WHERE task_id = $task AND kind = 'text'");
-}
-
 for my $sandbox (qw(on off))
 {
-	sql($node, "ALTER SYSTEM SET boocoder.sandbox = '$sandbox'");
-	sql($node, 'SELECT pg_reload_conf()');
+	reconfigure($node, "SET boocoder.sandbox = '$sandbox'");
 	sleep 0.3;
 	my $name = "sandbox $sandbox";
 
 	my $task = run_task($node, "say hello; tty; spin; colour red; ask; write $sandbox.txt content", 'demo', agent => 'typed');
 	settles($node, $task, 'completed', "$name: a prompt that is typed");
-	is(text($task), "fake-pty> hello\ntty 24 100\nxterm-256color\ndone\nred\nanswer ESC[1;1R\n",
+	is(said_so_far($node, $task), "fake-pty> hello\ntty 24 100\nxterm-256color\ndone\nred\nanswer ESC[1;1R\n",
 		"$name: a terminal with a size, that answers; plain text, the last state of a spinner");
 	is(sql($node, "SELECT path FROM boocoder.pending_changes WHERE task_id = $task"), "$sandbox.txt", "$name: the work is a change");
 	is(task_row($node, $task)->{transport}, 'pty', "$name: the transport is on record");
 
 	$task = run_task($node, "say two words", 'demo', agent => 'given');
 	settles($node, $task, 'completed', "$name: a prompt that is an argument");
-	is(text($task), "two words\n", "$name: is not typed, too");
+	is(said_so_far($node, $task), "two words\n", "$name: is not typed, too");
 
 	$task = run_task($node, 'x', 'demo', agent => 'silent');
 	settles($node, $task, 'completed', "$name: a program that says nothing first");
-	is(text($task), "got x\n", "$name: is typed to all the same");
+	is(said_so_far($node, $task), "got x\n", "$name: is typed to all the same");
 
 	for my $case ([ 'exit 3', 'exit_nonzero' ], [ 'die', 'killed_by_signal' ], [ 'hang', 'inactivity_timeout' ])
 	{
@@ -56,30 +49,30 @@ for my $sandbox (qw(on off))
 		$task = run_task($node, "say begin; $words", 'demo', agent => 'typed');
 		settles($node, $task, 'failed', "$name: $words", 20);
 		is(task_row($node, $task)->{failure_reason}, $reason, "$name: $words: reason");
-		like(text($task), qr/begin/, "$name: $words: the text until then is kept");
+		like(said_so_far($node, $task), qr/begin/, "$name: $words: the text until then is kept");
 	}
 
 	$task = run_task($node, 'child; say up; hang', 'demo', agent => 'typed');
-	ok(until_true(sub { text($task) =~ /up/ }), "$name: a program under way");
+	ok(until_true(sub { said_so_far($node, $task) =~ /up/ }), "$name: a program under way");
 	sql($node, "SELECT boocoder.cancel($task)");
 	settles($node, $task, 'cancelled', "$name: is cancelled", 10);
 	ok(none_left($node), "$name: with what it left in a session of its own");
 
 	# ^C is for what runs on the terminal, not for the sandbox around it.
 	$task = run_task($node, 'trap; say up; hang', 'demo', agent => 'typed');
-	ok(until_true(sub { text($task) =~ /up/ }), "$name: a program that takes ^C as a request");
+	ok(until_true(sub { said_so_far($node, $task) =~ /up/ }), "$name: a program that takes ^C as a request");
 	sql($node, "SELECT boocoder.cancel($task)");
 	settles($node, $task, 'cancelled', "$name: is cancelled", 10);
-	like(text($task), qr/good-bye\n$/, "$name: and may say good-bye");
+	like(said_so_far($node, $task), qr/good-bye\n$/, "$name: and may say good-bye");
 	$task = run_task($node, 'child; deaf; say up; hang', 'demo', agent => 'typed');
-	ok(until_true(sub { text($task) =~ /up/ }), "$name: a program that ignores ^C and SIGTERM");
+	ok(until_true(sub { said_so_far($node, $task) =~ /up/ }), "$name: a program that ignores ^C and SIGTERM");
 	sql($node, "SELECT boocoder.cancel($task)");
 	settles($node, $task, 'cancelled', "$name: is cancelled, too", 10);
 	ok(none_left($node), "$name: and gone");
 
 	# A question is seen while it waits for an answer, and stays.
 	$task = run_task($node, 'say begin; part Sure? [y/N]; hang', 'demo', agent => 'typed');
-	ok(until_true(sub { text($task) =~ /\nSure\? \[y\/N\]\?$/ }), "$name: a question is shown");
+	ok(until_true(sub { said_so_far($node, $task) =~ /\nSure\? \[y\/N\]\?$/ }), "$name: a question is shown");
 	is(task_state($node, $task), 'running', "$name: while it waits");
 	settles($node, $task, 'failed', "$name: that nobody answers", 20);
 	is(text_of($node, $task), "fake-pty> begin\nSure? [y/N]?", "$name: it is the end of the text");
@@ -87,33 +80,33 @@ for my $sandbox (qw(on off))
 	# The kernel cuts a line of more than 4095 bytes, unless the program reads keys.
 	$task = run_task($node, 'length; say ' . 'x' x 4071, 'demo', agent => 'typed');
 	settles($node, $task, 'completed', "$name: a line of 4095 bytes with its brackets");
-	like(text($task), qr/length 4083\n/, "$name: arrives");
+	like(said_so_far($node, $task), qr/length 4083\n/, "$name: arrives");
 	$task = run_task($node, 'length; say ' . 'x' x 4072, 'demo', agent => 'typed');
 	settles($node, $task, 'failed', "$name: a longer one", 20);
 	is(task_row($node, $task)->{failure_reason}, 'line_too_long', "$name: is refused");
 	like(task_row($node, $task)->{error}, qr/4095 bytes/, "$name: clearly");
-	unlike(text($task), qr/length/, "$name: the program was given nothing of it");
+	unlike(said_so_far($node, $task), qr/length/, "$name: the program was given nothing of it");
 	$task = run_task($node, 'length; say ' . 'x' x 50_000, 'demo', agent => 'given');
 	settles($node, $task, 'completed', "$name: as an argument");
-	like(text($task), qr/length 50012\n/, "$name: it is taken");
+	like(said_so_far($node, $task), qr/length 50012\n/, "$name: it is taken");
 	for my $late (0, 1)
 	{
 		sql($node, "UPDATE boocoder.providers SET env = '{\"FAKE_PTY_KEYS\": \"$late\"}' WHERE name = 'typed'");
 		$task = run_task($node, 'length; say ' . 'x' x 50_000, 'demo', agent => 'typed');
 		settles($node, $task, 'completed', "$name: by keys, read $late s after the prompt");
-		like(text($task), qr/length 50012\n/, "$name: it is taken, too");
+		like(said_so_far($node, $task), qr/length 50012\n/, "$name: it is taken, too");
 	}
 	sql($node, "UPDATE boocoder.providers SET env = '{}' WHERE name = 'typed'");
 	$task = run_task($node, join("\n", 'lines 200', ('y' x 200) x 200), 'demo', agent => 'typed');
 	settles($node, $task, 'completed', "$name: 40 kB in lines, read slowly");
-	like(text($task), qr/lines 40206\n/, "$name: arrive");
+	like(said_so_far($node, $task), qr/lines 40206\n/, "$name: arrive");
 
 	# An agent whose handshake fails goes on as a program for people.
 	sql($node, "SELECT boocoder.register_provider('both', 'acp', ARRAY['$program'])");
 	sql($node, "UPDATE boocoder.providers SET fallback = 'pty' WHERE name = 'both'");
 	$task = run_task($node, 'say fell back', 'demo', agent => 'both');
 	settles($node, $task, 'completed', "$name: the fallback of a handshake", 20);
-	like(text($task), qr/fell back\n$/, "$name: does the task");
+	like(said_so_far($node, $task), qr/fell back\n$/, "$name: does the task");
 	is(task_row($node, $task)->{transport}, 'pty', "$name: and is on record");
 	is(sql($node, "SELECT payload->>'transport' FROM boocoder.events WHERE task_id = $task AND kind = 'status' AND payload->>'phase' = 'fallback'"), 'pty', "$name: as an event, too");
 }
@@ -121,7 +114,7 @@ for my $sandbox (qw(on off))
 sql($node, q(UPDATE boocoder.providers SET env = '{"FAKE_PTY_BUSY": "1"}' WHERE name = 'typed'));
 my $busy = run_task($node, 'say heard', 'demo', agent => 'typed');
 settles($node, $busy, 'completed', 'a program whose screen never rests', 20);
-like(text($busy), qr/heard\n$/, 'is typed to, too');
+like(said_so_far($node, $busy), qr/heard\n$/, 'is typed to, too');
 sql($node, q(UPDATE boocoder.providers SET env = '{}' WHERE name = 'typed'));
 
 sql($node, "UPDATE boocoder.providers SET keep_raw = true WHERE name = 'typed'");

@@ -20,14 +20,6 @@ add_fake_acp($node, 'plain');
 add_fake_acp($node, 'forgets', '--resume', '--load', '--forget');
 add_fake_acp($node, 'config', '--config');
 
-# A session with chats; what they are told goes to one agent each.
-sub new_chat
-{
-	my ($session) = @_;
-	$session //= sql($node, 'INSERT INTO boocoder.sessions (project_id) VALUES (1) RETURNING id');
-	return sql($node, "INSERT INTO boocoder.chats (session_id) VALUES ($session) RETURNING id");
-}
-
 sub say_to
 {
 	my ($chat, $input, %more) = @_;
@@ -61,7 +53,7 @@ sub turn
 
 # ---- three turns, one process ----
 
-my $chat = new_chat();
+my $chat = new_chat($node);
 like(turn($chat, 'turns; session; write a.txt one', 'the first turn'), qr/turns=1/, 'is the first of a process');
 my $first = backend($chat);
 is($first->{state}, 'idle', 'which waits');
@@ -85,7 +77,7 @@ is(sql($node, 'SELECT bool_and(warm) FROM boocoder.tasks'), 't', 'and the tasks 
 
 for my $creator (qw(arena mcp new_task))
 {
-	my $other = new_chat();
+	my $other = new_chat($node);
 	my $task = sql($node, "INSERT INTO boocoder.tasks (project_id, session_id, chat_id, creator, input, agent)"
 		  . " SELECT 1, session_id, id, '$creator', 'text x', 'fake' FROM boocoder.chats WHERE id = $other RETURNING id");
 	settles($node, $task, 'completed', "a task of $creator");
@@ -124,7 +116,7 @@ is(sql($node, 'SELECT count(*) FROM boocoder.permission_requests'), 0, 'nobody w
 
 # ---- a person is asked in every turn ----
 
-my $asking = new_chat();
+my $asking = new_chat($node);
 for my $round (1, 2)
 {
 	$task = sql($node, "INSERT INTO boocoder.tasks (project_id, session_id, chat_id, creator, input, agent, permission_policy)"
@@ -138,7 +130,7 @@ for my $round (1, 2)
 
 # ---- model and mode are changed within the session ----
 
-my $modal = new_chat();
+my $modal = new_chat($node);
 turn($modal, 'text x', 'an agent with options', agent => 'config', model => 'fake-2', mode => 'auto');
 turn($modal, 'text x', 'asked for the same', agent => 'config', model => 'fake-2', mode => 'auto');
 turn($modal, 'text x', 'asked for others', agent => 'config', model => 'fake-1', mode => 'ask');
@@ -181,7 +173,7 @@ for my $round (1 .. 5)
 for my $case ([ 'loads', 'earlier', 0, 'loads the session' ], [ 'plain', '', 1, 'has to begin anew' ], [ 'forgets', '', 1, 'begins anew when the session is gone' ])
 {
 	my ($agent, $memory, $resets, $name) = @$case;
-	my $other = new_chat();
+	my $other = new_chat($node);
 	turn($other, 'text x', "$agent: a first turn", agent => $agent);
 	kill 'KILL', backend($other, $agent)->{pid};
 	ok(until_true(sub { agent_session($other, $agent)->{status} eq 'crashed' }), 'is killed');
@@ -203,7 +195,7 @@ ok(until_true(sub { !alive($before->{pid}) }, 5), 'the earlier one has ended');
 
 # ---- two chats, two agents, one session ----
 
-my $second = new_chat($first->{session_id});
+my $second = new_chat($node, $first->{session_id});
 turn($second, 'write c.txt three', 'another chat of the session');
 turn($chat, 'text x', 'another agent of the first chat', agent => 'plain');
 is(sql($node, "SELECT count(*) FROM boocoder.backends WHERE session_id = $first->{session_id} AND state = 'idle'"), 3, 'three agents wait');
@@ -217,8 +209,8 @@ $node->reload;
 ok(until_true(sub { backends() == 2 }), 'over the cap the least recently used end');
 is(sql($node, "SELECT string_agg(chat_id || agent, ' ' ORDER BY id) FROM boocoder.backends"), "${second}fake ${chat}plain", 'the others stay');
 is(agent_session($chat)->{status}, 'evicted', 'and it is written down');
-my $long = new_chat();
-my @busy = map { say_to($_, 'text at work; sleep 3') } $long, new_chat(), new_chat();
+my $long = new_chat($node);
+my @busy = map { say_to($_, 'text at work; sleep 3') } $long, new_chat($node), new_chat($node);
 ok(until_true(sub { sql($node, "SELECT count(*) FROM boocoder.backends WHERE state = 'busy'") == 3 }), 'three at work are over the cap');
 ok(until_true(sub { backends() == 3 }), 'those that waited make room');
 settles($node, $_, 'completed', 'one at work is never ended') for @busy;
@@ -237,7 +229,7 @@ ok(until_true(sub { sql($node, "SHOW boocoder.idle_ttl") eq '30min' }), 'setting
 
 # ---- chats and sessions that end ----
 
-my @chats = map { new_chat() } 1 .. 2;
+my @chats = map { new_chat($node) } 1 .. 2;
 turn($_, 'text x', 'a chat with an agent') for @chats;
 is(backends(), 2, 'two wait');
 sql($node, "UPDATE boocoder.chats SET closed_at = now() WHERE id = $chats[0]");

@@ -26,13 +26,6 @@ ok(wait_dispatcher($node), 'the dispatcher is there');
 sql($node, "SELECT boocoder.register_provider('served', 'opencode_server', ARRAY['/bin/sh', '-c', 'mkdir -p ~/state && FAKE_STATE=~/state exec \"\$0\" \"\$@\"', "
 	  . literal("$agents_dir/fake-opencode") . ", 'serve'])");
 
-sub new_chat
-{
-	my ($session) = @_;
-	$session //= sql($node, 'INSERT INTO boocoder.sessions (project_id) VALUES (1) RETURNING id');
-	return sql($node, "INSERT INTO boocoder.chats (session_id) VALUES ($session) RETURNING id");
-}
-
 sub say_to
 {
 	my ($chat, $input) = @_;
@@ -61,7 +54,7 @@ sub session_of { return sql($node, "SELECT agent_session_id FROM boocoder.agent_
 
 # ---- one server, many chats ----
 
-my $chat = new_chat();
+my $chat = new_chat($node);
 my $task = turn($chat, 'text hello', 'a turn on a server');
 is(text_of($node, $task), 'hello', 'says what it said');
 my $first = server();
@@ -70,7 +63,7 @@ my $id = session_of($chat);
 $task = turn($chat, 'text again; usage 100 20 5 0.5', 'another turn');
 is(session_of($chat), $id, 'goes on in the same session');
 is(sql($node, "SELECT input_tokens || ' ' || output_tokens FROM boocoder.tasks WHERE id = $task"), '100 20', 'its tokens are charged');
-my @chats = map { new_chat() } 1 .. 3;
+my @chats = map { new_chat($node) } 1 .. 3;
 my @tasks = map { say_to($_, "wait 500; text of $_") } @chats;
 settles($node, $_, 'completed', 'chats side by side') for @tasks;
 is(text_of($node, $tasks[$_]), "of $chats[$_]", 'each hears its own') for 0 .. 2;
@@ -143,7 +136,7 @@ is_deeply(\@forgotten, [ sql($node, "SELECT w.path FROM boocoder.worktrees w JOI
 	'the server is told to forget its directory, and that one only');
 
 sql($node, "SELECT boocoder.register_provider('broken', 'opencode_server', ARRAY['/bin/sh', '-c', 'echo no >&2; exit 3'])");
-my $other = new_chat();
+my $other = new_chat($node);
 $task = sql($node, 'INSERT INTO boocoder.tasks (project_id, session_id, chat_id, creator, input, agent)'
 	  . " SELECT 1, session_id, id, 'chat', 'x', 'broken' FROM boocoder.chats WHERE id = $other RETURNING id");
 settles($node, $task, 'failed', 'a server that does not start fails its turn');

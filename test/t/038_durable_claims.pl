@@ -41,37 +41,26 @@ for my $where ([ 'a worktree that is there', session => $session ], ['a new work
 	unlink $begun;
 }
 
-# What an agent has said so far.
-sub said
-{
-	my ($task) = @_;
-	return sql($node, "SELECT coalesce(string_agg(payload ->> 'delta', '' ORDER BY seq), '') FROM boocoder.events WHERE task_id = $task AND kind = 'text'");
-}
-
 # A synchronous standby that is not there: what commits before does not wait for it, what is begun does.
 my $talking = run_task($node, 'for i in 1 2 3 4 5 6 7 8 9; do echo word$i; sleep 0.5; done', 'demo', agent => 'shell');
-ok(until_true(sub { said($talking) =~ /word1/ }), 'an agent is at work');
-sql($node, q(ALTER SYSTEM SET synchronous_standby_names = 'nobody'));
-sql($node, 'SELECT pg_reload_conf()');
-ok(until_true(sub { said($talking) =~ /word6/ }), 'what it says is seen without the standby');
+ok(until_true(sub { said_so_far($node, $talking) =~ /word1/ }), 'an agent is at work');
+reconfigure($node, "SET synchronous_standby_names = 'nobody'");
+ok(until_true(sub { said_so_far($node, $talking) =~ /word6/ }), 'what it says is seen without the standby');
 my $waiting = sql($node, "SET synchronous_commit = local; SELECT boocoder.run('echo begun > begun.txt', 'demo', agent => 'shell')");
 ok(until_true(sub { task_state($node, $waiting) eq 'running' }), 'a task is claimed') or explain_task($node, $waiting);
 sleep 1;
 is(sql($node, "SELECT count(*) FROM boocoder.events WHERE task_id = $waiting"), 0, 'but not begun');
-sql($node, 'ALTER SYSTEM RESET synchronous_standby_names');
-sql($node, 'SELECT pg_reload_conf()');
+reconfigure($node, "RESET synchronous_standby_names");
 settles($node, $_, 'completed', 'without one to wait for, both end', 20) for $talking, $waiting;
 
 # What writes nothing does not wait at all.
 my $sleeping = run_task($node, 'echo asleep; sleep 60', 'demo', agent => 'shell');
-ok(until_true(sub { said($sleeping) =~ /asleep/ }), 'an agent is at work');
-sql($node, q(ALTER SYSTEM SET synchronous_standby_names = 'nobody'));
-sql($node, 'SELECT pg_reload_conf()');
+ok(until_true(sub { said_so_far($node, $sleeping) =~ /asleep/ }), 'an agent is at work');
+reconfigure($node, "SET synchronous_standby_names = 'nobody'");
 sleep 1;
 sql($node, "SET synchronous_commit = local; SELECT boocoder.cancel($sleeping)");
 ok(none_left($node, undef, 5), 'a cancel reaches the agent without the standby');
-sql($node, 'ALTER SYSTEM RESET synchronous_standby_names');
-sql($node, 'SELECT pg_reload_conf()');
+reconfigure($node, "RESET synchronous_standby_names");
 settles($node, $sleeping, 'cancelled', 'and is stored with one that is not waited for', 20);
 
 $node->stop;

@@ -30,8 +30,8 @@ settles($node, $task, 'completed', 'a prompt of 2.5 MB', 60);
 like(sql($node, "SELECT diff FROM boocoder.pending_changes WHERE task_id = $task"), qr/^\+2500000$/m, 'arrives whole');
 
 # The share of one runner in a pass of the dispatcher is half a megabyte: the ends of these turns lie around that.
-my $session = sql($node, 'INSERT INTO boocoder.sessions (project_id) SELECT id FROM boocoder.projects RETURNING id');
-my $chat = sql($node, "INSERT INTO boocoder.chats (session_id) VALUES ($session) RETURNING id");
+my $chat = new_chat($node);
+my $session = sql($node, "SELECT session_id FROM boocoder.chats WHERE id = $chat");
 my %state;
 for my $n (1 .. 30)
 {

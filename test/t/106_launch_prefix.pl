@@ -63,19 +63,13 @@ cmp_ok(asked(), '>', 0, 'which it was looked at from');
 add_shell_agent($node, 'shell');
 add_fake_acp($node, 'fake');
 
-sub said
-{
-	my ($task) = @_;
-	return sql($node, "SELECT coalesce(string_agg(payload->>'delta', '' ORDER BY seq), '') FROM boocoder.events WHERE task_id = $task AND kind = 'text'");
-}
-
 # An agent that has left something behind, and goes on
 sub under_way
 {
 	my ($name, $agent) = @_;
 	my $task = $agent eq 'fake' ? run_task($node, 'run sh litter;text up;silence', 'far', agent => 'fake', max_attempts => 1)
 	  : run_task($node, 'sh litter; echo up; while :; do sleep 0.1; done', 'far', agent => 'shell', max_attempts => 1);
-	ok(until_true(sub { said($task) =~ /up/ && grep { $_->{cmdline} =~ /far-litter/ } agent_pids($node) }, 20), "$name: is under way")
+	ok(until_true(sub { said_so_far($node, $task) =~ /up/ && grep { $_->{cmdline} =~ /far-litter/ } agent_pids($node) }, 20), "$name: is under way")
 	  or explain_task($node, $task);
 	return $task;
 }
@@ -105,7 +99,7 @@ for my $sandbox (qw(on off))
 	my $task = run_task($node, "echo new > $sandbox.txt; env; cat", 'far', agent => 'shell');
 	settles($node, $task, 'completed', "sandbox $sandbox: a task");
 	cmp_ok(asked() - $before, '>=', 3, 'every step of it had its runner there');
-	unlike(said($task), qr/FAR_|PGDATA|DISPLAY/, 'the agent has nothing of the environment of that place');
+	unlike(said_so_far($node, $task), qr/FAR_|PGDATA|DISPLAY/, 'the agent has nothing of the environment of that place');
 	is(sql($node, "SELECT path FROM boocoder.pending_changes WHERE task_id = $task"), "$sandbox.txt", 'its work is a change');
 	sql($node, "SELECT boocoder.apply($task)");
 	ok(until_true(sub { sql($node, "SELECT status FROM boocoder.pending_changes WHERE task_id = $task") eq 'applied' }), 'which is applied');

@@ -42,9 +42,9 @@ use Time::HiRes qw(time usleep);
 our @EXPORT = qw(
   $agents_dir $scratch
   until_true now deadline_seconds literal json
-  new_node worktree_root make_repo repo_files git slurp spew
-  add_project add_shell_agent add_fake_acp run_task explain_task
-  sql sql_error sql_row sql_rows task_row task_state wait_task wait_settled settles events_of text_of
+  new_node reconfigure worktree_root make_repo repo_files git slurp spew
+  add_project add_shell_agent add_fake_acp run_task new_chat explain_task
+  sql sql_error sql_row sql_rows task_row task_state wait_task wait_settled settles events_of text_of said_so_far
   session_open session_close
   dispatcher_pid wait_dispatcher
   processes alive same_process runner_pids agent_pids none_left report_processes
@@ -137,6 +137,14 @@ CONF
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION boocoder') if $option{extension} // 1;
 	return $node;
+}
+
+# reconfigure(NODE, "SET name = value" or "RESET name"): ALTER SYSTEM, and a reload, which takes a moment.
+sub reconfigure
+{
+	my ($node, $setting) = @_;
+	sql($node, "ALTER SYSTEM $setting");
+	sql($node, 'SELECT pg_reload_conf()');
 }
 
 sub worktree_root
@@ -296,6 +304,14 @@ sub run_task
 	return sql($node, 'SELECT boocoder.run(' . literal($input) . ', ' . literal($project) . "$args)", $database);
 }
 
+# A chat, in a session of its own (of the first project) unless one is given.
+sub new_chat
+{
+	my ($node, $session) = @_;
+	$session //= sql($node, 'INSERT INTO boocoder.sessions (project_id) VALUES (1) RETURNING id');
+	return sql($node, "INSERT INTO boocoder.chats (session_id) VALUES ($session) RETURNING id");
+}
+
 sub task_row
 {
 	my ($node, $task, $database) = @_;
@@ -370,6 +386,14 @@ sub text_of
 	return sql($node, "SELECT coalesce(string_agg(p.payload->>'text', '' ORDER BY p.message_id, p.seq), '')"
 		  . " FROM boocoder.message_parts p JOIN boocoder.messages m ON m.id = p.message_id"
 		  . " WHERE p.task_id = $task AND p.kind = 'text' AND m.role = 'assistant'");
+}
+
+# What the agent has said until now, from the events.
+sub said_so_far
+{
+	my ($node, $task) = @_;
+	return sql($node, "SELECT coalesce(string_agg(payload->>'delta', '' ORDER BY seq), '')"
+		  . " FROM boocoder.events WHERE task_id = $task AND kind = 'text'");
 }
 
 # ---- processes ----
