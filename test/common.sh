@@ -29,7 +29,9 @@ find_pg_config()
 	local candidate
 	for candidate in ${PG_CONFIG:-} $(command -v pg_config || true) \
 		$(ls -d /usr/lib/postgresql/*/bin/pg_config 2> /dev/null | sort -rV); do
-		if [ -f "$("$candidate" --pgxs 2> /dev/null)" ] && [ -x "$("$candidate" --bindir)/initdb" ]; then
+		# Debian's clients have the makefiles, but not the headers
+		if [ -f "$("$candidate" --pgxs 2> /dev/null)" ] && [ -f "$("$candidate" --includedir-server)/postgres.h" ] &&
+			[ -x "$("$candidate" --bindir)/initdb" ]; then
 			echo "$candidate"
 			return
 		fi
