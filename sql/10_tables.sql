@@ -96,9 +96,11 @@ CREATE TABLE boocoder.sessions (
 	owner name NOT NULL DEFAULT current_user,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	closed_at timestamptz,
+	discarded boolean NOT NULL DEFAULT false,
 	UNIQUE (id, project_id)
 );
 CREATE INDEX ON boocoder.sessions (project_id);
+COMMENT ON COLUMN boocoder.sessions.discarded IS 'true deletes the row';
 COMMENT ON TABLE boocoder.sessions IS 'a workspace: its chats share one worktree';
 
 CREATE TABLE boocoder.chats (
@@ -108,9 +110,11 @@ CREATE TABLE boocoder.chats (
 	model text,
 	created_at timestamptz NOT NULL DEFAULT now(),
 	closed_at timestamptz,
+	discarded boolean NOT NULL DEFAULT false,
 	UNIQUE (id, session_id)
 );
 CREATE INDEX ON boocoder.chats (session_id);
+COMMENT ON COLUMN boocoder.chats.discarded IS 'true deletes the row';
 COMMENT ON COLUMN boocoder.chats.model IS 'for its tasks that name none';
 COMMENT ON TABLE boocoder.chats IS 'a conversation within a session: the unit of an agent''s context';
 
@@ -132,7 +136,7 @@ CREATE TABLE boocoder.tasks (
 	state text NOT NULL DEFAULT 'pending'
 		CHECK (state IN ('pending', 'running', 'blocked', 'completed', 'failed', 'cancelled')),
 	priority integer NOT NULL DEFAULT 0 CHECK (priority BETWEEN -1000 AND 1000),
-	run_at timestamptz,
+	run_at timestamptz CONSTRAINT tasks_run_at_finite CHECK (isfinite(run_at)),
 	attempt integer NOT NULL DEFAULT 1,
 	max_attempts integer NOT NULL DEFAULT 2 CHECK (max_attempts BETWEEN 1 AND 100),
 	timeout interval CHECK (timeout > interval '0' AND timeout <= interval '24 days'),
@@ -165,6 +169,7 @@ CREATE INDEX tasks_cancelling ON boocoder.tasks (id) WHERE cancel_requested_at I
 CREATE INDEX tasks_inbox ON boocoder.tasks (id) WHERE state IN ('failed', 'blocked');
 CREATE UNIQUE INDEX tasks_idempotency ON boocoder.tasks (submitted_by, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX tasks_session ON boocoder.tasks (session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX tasks_chat ON boocoder.tasks (chat_id) WHERE chat_id IS NOT NULL;
 CREATE INDEX tasks_parent ON boocoder.tasks (parent_task_id) WHERE parent_task_id IS NOT NULL;
 COMMENT ON TABLE boocoder.tasks IS 'jobs for agents: a plain INSERT enqueues one, its commit wakes the dispatcher';
 COMMENT ON COLUMN boocoder.tasks.parent_task_id IS 'who asked for it; kept when that task is deleted';
@@ -229,6 +234,7 @@ CREATE TABLE boocoder.worktrees (
 	base_commit text,
 	diff_base text,
 	snapshot_tree text,
+	changes_at timestamptz,
 	git_dir text,
 	admin_dir text,
 	status text NOT NULL DEFAULT 'creating' CHECK (status IN ('creating', 'active', 'trashed', 'removing', 'removed')),
@@ -250,7 +256,7 @@ CREATE TABLE boocoder.worktrees (
 	deleted_at timestamptz
 );
 CREATE UNIQUE INDEX worktrees_live ON boocoder.worktrees (session_id) WHERE deleted_at IS NULL;
-CREATE UNIQUE INDEX worktrees_ports ON boocoder.worktrees (port_first) WHERE deleted_at IS NULL AND port_first IS NOT NULL;
+CREATE UNIQUE INDEX worktrees_ports ON boocoder.worktrees (port_first) WHERE status <> 'removed' AND port_first IS NOT NULL;
 CREATE INDEX worktrees_removing ON boocoder.worktrees (id) WHERE status = 'removing';
 CREATE INDEX worktrees_ending ON boocoder.worktrees (id) WHERE status = 'trashed' OR (status = 'active' AND orphaned_at IS NOT NULL);
 CREATE INDEX worktrees_requested ON boocoder.worktrees (id) WHERE request IS NOT NULL OR assess_requested_at IS NOT NULL;
@@ -259,6 +265,7 @@ CREATE INDEX ON boocoder.worktrees (project_id);
 COMMENT ON TABLE boocoder.worktrees IS 'the git worktree of each session';
 COMMENT ON COLUMN boocoder.worktrees.base_commit IS 'where the worktree began';
 COMMENT ON COLUMN boocoder.worktrees.diff_base IS 'what diffs are made against: base_commit and all that was applied since';
+COMMENT ON COLUMN boocoder.worktrees.changes_at IS 'when the changes of a turn were stored last: what was offered before is out of date';
 COMMENT ON COLUMN boocoder.worktrees.origin IS 'cluster and database that made it: the directory of another one''s is not touched';
 COMMENT ON COLUMN boocoder.worktrees.port_first IS 'first of port_count TCP ports that are leased to it';
 COMMENT ON COLUMN boocoder.worktrees.status IS 'trashed: removed for people, its directory goes when boocoder.worktree_grace is over';
@@ -330,6 +337,7 @@ CREATE INDEX ON boocoder.pending_changes (session_id) WHERE status IN ('pending'
 CREATE INDEX ON boocoder.pending_changes (worktree_id) WHERE status IN ('pending', 'conflict', 'applying');
 CREATE INDEX pending_changes_applying ON boocoder.pending_changes (id) WHERE status = 'applying';
 CREATE INDEX ON boocoder.pending_changes (job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX pending_changes_applied ON boocoder.pending_changes (session_id, path) WHERE status = 'applied';
 CREATE INDEX pending_changes_rejected ON boocoder.pending_changes (session_id, path) WHERE status = 'rejected';
 COMMENT ON COLUMN boocoder.pending_changes.staged IS 'marked by stage_changes(); decides nothing';
 COMMENT ON TABLE boocoder.pending_changes IS 'what agents changed, a row a file, waiting for a decision; decided rows stay as history';
@@ -435,16 +443,19 @@ CREATE TABLE boocoder.permission_rules (
 	project_id bigint REFERENCES boocoder.projects ON DELETE CASCADE,
 	task_id bigint REFERENCES boocoder.tasks ON DELETE CASCADE,
 	tool_kind text,
-	path_pattern text,
-	command_pattern text,
+	-- LIKE refuses a pattern that ends in its escape character
+	path_pattern text CONSTRAINT permission_rules_path_pattern_ends CHECK (path_pattern !~ E'(^|[^\\\\])(\\\\\\\\)*\\\\$'),
+	command_pattern text CONSTRAINT permission_rules_command_pattern_ends CHECK (command_pattern !~ E'(^|[^\\\\])(\\\\\\\\)*\\\\$'),
 	answer text NOT NULL CHECK (answer IN ('allow', 'reject', 'ask')),
 	created_by name NOT NULL DEFAULT current_user,
-	created_at timestamptz NOT NULL DEFAULT now()
+	created_at timestamptz NOT NULL DEFAULT now(),
+	discarded boolean NOT NULL DEFAULT false
 );
 CREATE INDEX ON boocoder.permission_rules (task_id) WHERE task_id IS NOT NULL;
 CREATE INDEX ON boocoder.permission_rules (project_id) WHERE project_id IS NOT NULL;
 CREATE INDEX ON boocoder.permission_rules (provider) WHERE provider IS NOT NULL;
 COMMENT ON TABLE boocoder.permission_rules IS 'how requests for permission are answered: the rule that is most specific decides';
+COMMENT ON COLUMN boocoder.permission_rules.discarded IS 'true deletes the row';
 COMMENT ON COLUMN boocoder.permission_rules.tool_kind IS 'read, edit, delete, move, search, execute, think, fetch, other; NULL: any';
 COMMENT ON COLUMN boocoder.permission_rules.path_pattern IS 'LIKE pattern of paths, relative to the worktree; allow needs all paths of the request to match, reject and ask one';
 COMMENT ON COLUMN boocoder.permission_rules.command_pattern IS 'LIKE pattern of the whole shell command';

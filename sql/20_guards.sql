@@ -101,13 +101,16 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF (OLD.status, NEW.status) IN (('pending', 'applying'), ('pending', 'rejected'),
 									('conflict', 'applying'), ('conflict', 'rejected')) THEN
-		NEW.decided_by := current_user;
+		-- only a function that decides for somebody may say who
+		IF NEW.decided_by IS NOT DISTINCT FROM OLD.decided_by THEN
+			NEW.decided_by := current_user;
+		END IF;
 		NEW.decided_at := now();
 		NEW.job_id := NULL;
 		NEW.error := NULL;
 		PERFORM boocoder._wake_now();
 	ELSIF (OLD.status, NEW.status) IN (('pending', 'superseded'), ('conflict', 'superseded'),
-			('applying', 'applied'), ('applying', 'conflict'), ('applying', 'pending'))
+			('applying', 'applied'), ('applying', 'conflict'), ('applying', 'pending'), ('applying', 'superseded'))
 		AND pg_has_role('boocoder_worker', 'MEMBER') THEN
 		NULL;
 	ELSE
@@ -125,6 +128,9 @@ COMMENT ON TRIGGER guard ON boocoder.pending_changes IS 'refuses illegal moves';
 
 CREATE FUNCTION boocoder._guard_worktree() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	what text := NEW.request ->> 'do';
+	s boocoder.worktree_saves;
 BEGIN
 	IF NEW.request IS NOT NULL AND NEW.request IS DISTINCT FROM OLD.request THEN
 		IF OLD.request IS NOT NULL THEN
@@ -132,10 +138,24 @@ BEGIN
 				USING ERRCODE = 'BC004', HINT = 'See boocoder.wait_worktree().';
 		END IF;
 		NEW.request_error := NULL;
-		IF NEW.request ->> 'to' IS NOT NULL AND NOT EXISTS (SELECT 1 FROM boocoder.worktree_saves s
-				WHERE s.worktree_id = OLD.id AND s.ref = NEW.request ->> 'to') THEN
-			RAISE EXCEPTION 'worktree % has no content "%"', OLD.id, NEW.request ->> 'to'
-				USING ERRCODE = 'BC002', HINT = 'See boocoder.worktree_saves.';
+		-- the column is open to people: what the dispatcher reads of it later is written here
+		IF what = 'stash' THEN
+			NEW.request := '{"do": "stash"}';
+		ELSIF what IN ('restore', 'rewind') THEN
+			SELECT * INTO s FROM boocoder.worktree_saves x WHERE x.worktree_id = OLD.id AND x.ref = NEW.request ->> 'to';
+			IF NOT FOUND THEN
+				RAISE EXCEPTION 'worktree % has no content "%"', OLD.id, NEW.request ->> 'to'
+					USING ERRCODE = 'BC002', HINT = 'See boocoder.worktree_saves.';
+			END IF;
+			NEW.request := jsonb_build_object('do', what, 'to', s.ref)
+				|| CASE WHEN s.task_id IS NOT NULL THEN jsonb_build_object('task', s.task_id) ELSE '{}' END;
+		ELSIF what = 'edit' AND NEW.request ->> 'path' <> '' AND jsonb_typeof(NEW.request -> 'path') = 'string'
+			AND coalesce(jsonb_typeof(NEW.request -> 'content'), 'null') IN ('string', 'null') THEN
+			NEW.request := jsonb_build_object('do', 'edit', 'path', NEW.request -> 'path', 'content', NEW.request -> 'content');
+		ELSE
+			RAISE EXCEPTION 'this is no request about a worktree: %', left(NEW.request::text, 100)
+				USING ERRCODE = 'BC005',
+					  HINT = 'Use boocoder.worktree_stash(), worktree_restore(), rewind() or queue_manual_change().';
 		END IF;
 	END IF;
 	IF NEW.status = OLD.status THEN
@@ -144,6 +164,8 @@ BEGIN
 		NEW.deleted_at := NULL;
 		NEW.orphaned_at := NULL;
 		NEW.forced := false;
+		-- another one may have its ports by now: the next claim leases some
+		NEW.port_first := CASE OLD.status WHEN 'trashed' THEN NEW.port_first END;
 		RETURN NEW;
 	ELSIF (NEW.status NOT IN ('trashed', 'removing') OR OLD.status = 'removing') AND pg_has_role('boocoder_worker', 'MEMBER') THEN
 		RETURN NEW;
@@ -210,7 +232,10 @@ BEGIN
 	   SET orphaned_at = now(), assess_requested_at = now(), forced = w.forced OR force
 	 WHERE w.session_id = OLD.id AND w.deleted_at IS NULL;
 	IF force THEN
-		UPDATE boocoder.pending_changes c SET status = 'rejected' WHERE c.session_id = OLD.id AND c.status IN ('pending', 'conflict');
+		-- by whom: here, current_user is the owner of this function
+		UPDATE boocoder.pending_changes c
+		   SET status = 'rejected', decided_by = coalesce(nullif(current_setting('role'), 'none'), session_user)
+		 WHERE c.session_id = OLD.id AND c.status IN ('pending', 'conflict');
 	END IF;
 	UPDATE boocoder.tasks t SET state = 'cancelled' WHERE t.session_id = OLD.id AND t.state = 'pending';
 	UPDATE boocoder.tasks t SET session_id = NULL, chat_id = NULL WHERE t.session_id = OLD.id;
@@ -241,6 +266,36 @@ $$;
 COMMENT ON FUNCTION boocoder._chat_goes() IS 'trigger: a chat goes with its messages, its tasks stay; refused while an agent is at work (SQLSTATE BC004)';
 CREATE TRIGGER goes BEFORE DELETE ON boocoder.chats FOR EACH ROW EXECUTE FUNCTION boocoder._chat_goes();
 COMMENT ON TRIGGER goes ON boocoder.chats IS 'keeps a chat while an agent is at work in it';
+
+-- People have no DELETE, as that would let them lock a whole table.  Who may change a row so may delete it so.
+CREATE FUNCTION boocoder._discard() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	EXECUTE format('DELETE FROM boocoder.%I x WHERE x.id = $1', TG_TABLE_NAME) USING NEW.id;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION boocoder._discard() IS 'trigger: deletes a row that is marked as discarded';
+CREATE TRIGGER discard AFTER UPDATE ON boocoder.sessions FOR EACH ROW WHEN (NEW.discarded) EXECUTE FUNCTION boocoder._discard();
+CREATE TRIGGER discard AFTER UPDATE ON boocoder.chats FOR EACH ROW WHEN (NEW.discarded) EXECUTE FUNCTION boocoder._discard();
+CREATE TRIGGER discard AFTER UPDATE ON boocoder.permission_rules FOR EACH ROW WHEN (NEW.discarded) EXECUTE FUNCTION boocoder._discard();
+COMMENT ON TRIGGER discard ON boocoder.sessions IS 'deletes the row';
+COMMENT ON TRIGGER discard ON boocoder.chats IS 'deletes the row';
+COMMENT ON TRIGGER discard ON boocoder.permission_rules IS 'deletes the row';
+
+-- A row that is not committed yet can't be skipped, only waited for; the lock on its chat says that it is there.
+CREATE FUNCTION boocoder._new_agent_session() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF current_user <> 'boocoder_worker' THEN
+		PERFORM 1 FROM boocoder.chats c WHERE c.id = NEW.chat_id FOR UPDATE;
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION boocoder._new_agent_session() IS 'trigger: a client that adds a row keeps the dispatcher from adding the same and waiting for it';
+CREATE TRIGGER appears BEFORE INSERT ON boocoder.agent_sessions FOR EACH ROW EXECUTE FUNCTION boocoder._new_agent_session();
+COMMENT ON TRIGGER appears ON boocoder.agent_sessions IS 'keeps the dispatcher from waiting for a client';
 
 CREATE FUNCTION boocoder._guard_permission() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

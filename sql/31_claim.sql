@@ -13,6 +13,12 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION boocoder._below(text, text) IS 'is a path the directory root or below it?';
 
+CREATE FUNCTION boocoder._bypasses_rights(role name) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT r.rolbypassrls FROM pg_roles r WHERE r.rolname = role
+$$;
+COMMENT ON FUNCTION boocoder._bypasses_rights(name) IS 'is a role one that row-level security does not hold for?';
+
 -- Why a task can't be run, as {reason, message}; NULL when it can.
 CREATE FUNCTION boocoder._obstacle(submitter name, project boocoder.projects, agent text, provider boocoder.providers, host jsonb)
 RETURNS text[]
@@ -22,6 +28,10 @@ BEGIN
 		RETURN ARRAY['project_archived', format('project "%s" is archived', project.name)];
 	ELSIF to_regrole(quote_ident(submitter)) IS NULL THEN
 		RETURN ARRAY['submitter_missing', format('role "%s" does not exist any more', submitter)];
+	ELSIF NOT (pg_has_role(submitter, 'boocoder_user', 'USAGE')
+			   AND (project.shared OR project.owner = submitter OR pg_has_role(submitter, 'boocoder_admin', 'USAGE'))
+			   OR boocoder._bypasses_rights(submitter)) THEN
+		RETURN ARRAY['permission_denied', format('role "%s" may not use project "%s" any more', submitter, project.name)];
 	ELSIF provider.name IS NULL THEN
 		RETURN ARRAY['unknown_agent', format('there is no provider "%s"', agent)];
 	ELSIF NOT provider.enabled THEN
@@ -58,13 +68,13 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	SELECT w.port_first + w.port_count INTO candidate FROM boocoder.worktrees w
-	 WHERE w.deleted_at IS NULL AND w.port_first BETWEEN lowest AND highest ORDER BY w.port_first DESC LIMIT 1;
+	 WHERE w.status <> 'removed' AND w.port_first BETWEEN lowest AND highest ORDER BY w.port_first DESC LIMIT 1;
 	IF candidate + n - 1 <= highest THEN
 		RETURN candidate;
 	END IF;
 	SELECT g.port INTO candidate FROM generate_series(lowest, highest - n + 1, n) g (port)
 	 WHERE NOT EXISTS (SELECT 1 FROM boocoder.worktrees w
-						WHERE w.deleted_at IS NULL AND w.port_first IS NOT NULL
+						WHERE w.status <> 'removed' AND w.port_first IS NOT NULL
 						  AND w.port_first < g.port + n AND w.port_first + w.port_count > g.port)
 	 LIMIT 1;
 	RETURN candidate;
@@ -108,7 +118,7 @@ DECLARE
 	is_warm boolean;
 	orders record;
 BEGIN
-	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, s.owner, c.model, a.install_path, m.wanted_mode, m.agent_session_id, m.status AS agent_status, m.config_hash,
+	SELECT p AS project, v AS provider, w AS worktree, s.closed_at, s.owner, c.model, c.closed_at AS chat_closed_at, a.install_path, m.wanted_mode, m.agent_session_id, m.status AS agent_status, m.config_hash,
 		   coalesce(nullif(t.agent, ''), nullif(p.default_agent, ''), nullif(host ->> 'default_agent', ''), 'boocode') AS agent
 	  INTO STRICT r
 	  FROM boocoder.projects p
@@ -127,18 +137,23 @@ BEGIN
 	obstacle := boocoder._obstacle(t.submitted_by, project, agent_name, provider, host);
 	IF obstacle IS NULL AND r.closed_at IS NOT NULL THEN
 		obstacle := ARRAY['session_closed', format('session %s is closed', t.session_id)];
+	ELSIF obstacle IS NULL AND r.chat_closed_at IS NOT NULL THEN
+		obstacle := ARRAY['chat_closed', format('chat %s is closed', t.chat_id)];
 	END IF;
 	IF obstacle IS NOT NULL THEN
 		PERFORM boocoder._fail(t.id, obstacle[1], obstacle[2]);
 		RETURN;
 	END IF;
 
-	IF worktree.status = 'removing' THEN
-		RETURN;
-	ELSIF worktree.origin <> host ->> 'origin' THEN
+	IF worktree.origin <> host ->> 'origin' THEN
 		-- from a dump: the directory belongs to another database
 		UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = now() WHERE w.id = worktree.id;
 		worktree := NULL;
+	END IF;
+	IF worktree.id IS NULL AND (host ->> 'worktree_budget')::bigint > 0
+		AND (SELECT sum(w.size_bytes) FROM boocoder.worktrees w WHERE w.status <> 'removed') >= (host ->> 'worktree_budget')::bigint THEN
+		PERFORM boocoder._fail(t.id, 'disk_budget', 'the worktrees take more than boocoder.worktree_budget; see boocoder.worktree_disk');
+		RETURN;
 	END IF;
 	is_warm := coalesce(t.warm, boocoder._warm(provider, t.session_id, t.chat_id, t.creator)) AND (host ->> 'max_warm')::integer > 0;
 	IF t.session_id IS NULL THEN
@@ -150,16 +165,14 @@ BEGIN
 		RETURNING id INTO t.chat_id;
 	END IF;
 	IF worktree.id IS NULL THEN
-		IF (host ->> 'worktree_budget')::bigint > 0
-			AND (SELECT sum(w.size_bytes) FROM boocoder.worktrees w WHERE w.status <> 'removed') >= (host ->> 'worktree_budget')::bigint THEN
-			PERFORM boocoder._fail(t.id, 'disk_budget', 'the worktrees take more than boocoder.worktree_budget; see boocoder.worktree_disk');
-			RETURN;
-		END IF;
 		INSERT INTO boocoder.worktrees (session_id, project_id, path, branch, origin, port_first, port_count)
 		VALUES (t.session_id, t.project_id, boocoder._new_path(boocoder._worktree_root(project, host)
 				|| boocoder._worktree_place(t.project_id, coalesce(r.owner, t.submitted_by), t.session_id)),
 				'boocoder/' || t.session_id, host ->> 'origin', boocoder._free_ports(host), (host #>> '{ports,count}')::integer)
 		RETURNING * INTO worktree;
+	ELSIF worktree.port_first IS NULL AND (host #>> '{ports,count}')::integer > 0 THEN
+		UPDATE boocoder.worktrees w SET port_first = boocoder._free_ports(host), port_count = (host #>> '{ports,count}')::integer
+		 WHERE w.id = worktree.id RETURNING w.* INTO worktree;
 	END IF;
 	-- A retry asks the same question; it is in the chat already.
 	WITH question AS (
@@ -217,31 +230,34 @@ COMMENT ON FUNCTION boocoder._claim(boocoder.tasks, jsonb) IS 'makes one pending
 CREATE FUNCTION boocoder._obstructed(t boocoder.tasks) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	-- mostly both are free
-	IF t.session_id IS NOT NULL AND t.chat_id IS NULL THEN
-		PERFORM 1 FROM boocoder.projects p, boocoder.sessions s
-		 WHERE p.id = t.project_id AND s.id = t.session_id
-		   AND NOT EXISTS (SELECT 1 FROM boocoder.worktrees w
-							WHERE w.session_id = s.id AND w.deleted_at IS NULL AND w.status = 'removing')
-		   FOR KEY SHARE OF p, s SKIP LOCKED;
-	ELSIF t.session_id IS NOT NULL THEN
-		PERFORM 1 FROM boocoder.projects p, boocoder.sessions s, boocoder.chats c
-		 WHERE p.id = t.project_id AND s.id = t.session_id AND c.id = t.chat_id
-		   AND NOT EXISTS (SELECT 1 FROM boocoder.worktrees w
-							WHERE w.session_id = s.id AND w.deleted_at IS NULL AND w.status = 'removing')
-		   FOR KEY SHARE OF p, s, c SKIP LOCKED;
-	ELSE
+	IF t.session_id IS NULL THEN
 		PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
+		RETURN CASE WHEN NOT FOUND THEN 'project' END;
+	ELSIF t.chat_id IS NULL THEN
+		PERFORM 1 FROM boocoder.projects p, boocoder.sessions s
+		 WHERE p.id = t.project_id AND s.id = t.session_id FOR KEY SHARE OF p, s SKIP LOCKED;
+	ELSE
+		PERFORM 1 FROM boocoder.projects p, boocoder.sessions s, boocoder.chats c
+		 WHERE p.id = t.project_id AND s.id = t.session_id AND c.id = t.chat_id FOR KEY SHARE OF p, s, c SKIP LOCKED;
 	END IF;
+	IF NOT FOUND THEN
+		PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
+		RETURN CASE WHEN FOUND THEN 'session' ELSE 'project' END;
+	END IF;
+	-- A claim and a removal that do not see each other yet must not both succeed; and what was asked of the
+	-- worktree before comes before.
+	PERFORM 1 FROM boocoder.worktrees w
+	 WHERE w.session_id = t.session_id AND w.deleted_at IS NULL AND w.status <> 'removing' AND w.request IS NULL
+	   FOR NO KEY UPDATE SKIP LOCKED;
 	IF FOUND THEN
 		RETURN NULL;
 	END IF;
-	PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
-	RETURN CASE WHEN FOUND THEN 'session' ELSE 'project' END;
+	PERFORM 1 FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL;
+	RETURN CASE WHEN FOUND THEN 'session' END;
 END
 $$;
 COMMENT ON FUNCTION boocoder._obstructed(boocoder.tasks) IS
-	'project or session, when a client holds a lock on its row, or the session''s worktree is being removed';
+	'project or session, when a client holds a lock on its row, or the session''s worktree is locked, being removed, or to be changed first';
 
 -- The pending task that is next: by priority, then age, one of a session at a time.
 -- The arrays name tasks, sessions and projects that are to wait in this pass; scheduled tasks are left out unless asked for.

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: PostgreSQL
 -- Jobs: what decisions cause in repositories, and looking at agents.  For the dispatcher only.
 
-CREATE FUNCTION boocoder._make_jobs() RETURNS void
+CREATE FUNCTION boocoder._make_jobs(host jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	decision record;
@@ -37,7 +37,7 @@ BEGIN
 	SELECT CASE WHEN w.teardown_done_at IS NULL AND w.setup_done_at IS NOT NULL AND cardinality(p.teardown) > 0
 				THEN 'teardown' ELSE 'remove' END, w.project_id, w.id
 	  FROM boocoder.worktrees w JOIN boocoder.projects p ON p.id = w.project_id
-	 WHERE w.status = 'removing'
+	 WHERE w.status = 'removing' AND w.origin = host ->> 'origin'
 	   -- of agents that were kept nothing may run any more
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.backends b WHERE b.worktree_id = w.id)
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j
@@ -48,7 +48,7 @@ BEGIN
 	   FOR KEY SHARE OF w SKIP LOCKED;
 END
 $$;
-COMMENT ON FUNCTION boocoder._make_jobs() IS 'turns decisions that nobody acted on yet into jobs';
+COMMENT ON FUNCTION boocoder._make_jobs(jsonb) IS 'turns decisions that nobody acted on yet into jobs';
 
 CREATE FUNCTION boocoder._array(value jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -77,6 +77,8 @@ DECLARE
 	w boocoder.worktrees;
 	v boocoder.providers;
 	root text;
+	n bigint;
+	max_bytes constant bigint := 64 * 1024 * 1024;	-- more than any one task is allowed; a message has to hold them all
 BEGIN
 	IF j.kind = 'probe' THEN
 		SELECT * INTO STRICT v FROM boocoder.providers x WHERE x.name = j.provider;
@@ -102,6 +104,11 @@ BEGIN
 			'sandbox', (host -> 'sandbox') || jsonb_build_object('home', root || '/homes/' || boocoder._home(w)),
 			'limits', host -> 'limits');
 		RETURN;
+	END IF;
+	SELECT sum(octet_length(c.diff)) INTO n FROM boocoder.pending_changes c WHERE c.job_id = j.id AND c.status = 'applying';
+	IF n > max_bytes THEN
+		RAISE EXCEPTION 'these changes have % together, and no more than % are applied at once: apply them in parts',
+			pg_size_pretty(n), pg_size_pretty(max_bytes) USING ERRCODE = 'BC005';
 	END IF;
 	job_order := jsonb_build_object(
 		'role', j.kind, 'resume', j.resumed, 'root', root, 'delete_branch', true,
@@ -150,6 +157,15 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._probed(text, jsonb) IS 'what was found out about an agent';
 
+CREATE FUNCTION boocoder._outdated(c boocoder.pending_changes) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT c.agent IS NOT NULL AND c.created_at < (SELECT w.changes_at FROM boocoder.worktrees w WHERE w.id = c.worktree_id)
+		   -- a person's change is out of date when there is another one of the same file
+		   OR EXISTS (SELECT 1 FROM boocoder.pending_changes n
+					   WHERE n.worktree_id = c.worktree_id AND n.path = c.path AND n.id > c.id AND n.status IN ('pending', 'conflict', 'applying'))
+$$;
+COMMENT ON FUNCTION boocoder._outdated(boocoder.pending_changes) IS 'has a later turn, or a person, changed that since?';
+
 CREATE FUNCTION boocoder._job_done(job_id bigint, result jsonb) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -191,16 +207,18 @@ BEGIN
 		UPDATE boocoder.pending_changes c SET status = 'applied' WHERE c.job_id = j.id AND c.status = 'applying';
 		UPDATE boocoder.worktrees w SET diff_base = coalesce(result ->> 'diff_base', w.diff_base) WHERE w.id = j.worktree_id;
 	ELSIF j.kind = 'apply' THEN
-		UPDATE boocoder.pending_changes c SET status = 'conflict', error = x.text
-		  FROM (SELECT (e ->> 'id')::bigint AS id, concat_ws(' at ', e ->> 'message', e ->> 'hunk') AS text
-				  FROM jsonb_array_elements(coalesce(result -> 'conflicts', '[]')) e) x
-		 WHERE c.id = x.id AND c.job_id = j.id AND c.status = 'applying';
-		-- Nothing was touched.  Who is not to blame waits for the next decision.
+		-- Nothing was touched.  Who is not to blame waits for the next decision, unless there is a later change to decide about.
+		WITH blamed AS (
+			SELECT DISTINCT ON (e ->> 'id') (e ->> 'id')::bigint AS id, concat_ws(' at ', e ->> 'message', e ->> 'hunk') AS text
+			  FROM jsonb_array_elements(coalesce(result -> 'conflicts', '[]')) e
+		)
 		UPDATE boocoder.pending_changes c
-		   SET status = CASE WHEN jsonb_array_length(coalesce(result -> 'conflicts', '[]')) > 0 THEN 'pending' ELSE 'conflict' END,
-			   error = CASE WHEN jsonb_array_length(coalesce(result -> 'conflicts', '[]')) > 0
-							THEN 'not applied: another file of the same decision is in conflict' ELSE note END
-		 WHERE c.job_id = j.id AND c.status = 'applying';
+		   SET status = CASE WHEN boocoder._outdated(c) THEN 'superseded'
+							 WHEN b.id IS NULL AND EXISTS (SELECT 1 FROM blamed) THEN 'pending' ELSE 'conflict' END,
+			   error = coalesce(b.text, CASE WHEN EXISTS (SELECT 1 FROM blamed)
+											 THEN 'not applied: another file of the same decision is in conflict' ELSE note END)
+		  FROM boocoder.pending_changes x LEFT JOIN blamed b ON b.id = x.id
+		 WHERE x.job_id = j.id AND x.status = 'applying' AND c.id = x.id;
 	ELSIF ok THEN
 		UPDATE boocoder.worktrees w
 		   SET status = 'removed', deleted_at = coalesce(w.deleted_at, now()), archived_ref = result ->> 'archived',
@@ -227,3 +245,26 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._job_done(bigint, jsonb) IS
 	'records the result of a job: done, failed or stale; NULL when a lock keeps it from that';
+
+-- What is wrong with one job is that job's failure, and keeps nobody from anything else.
+CREATE FUNCTION boocoder._begin_job(j boocoder.jobs, host jsonb, OUT job_order jsonb, OUT prefix text[]) RETURNS record
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	problem text;
+BEGIN
+	UPDATE boocoder.jobs q SET state = 'running' WHERE q.id = j.id;
+	BEGIN
+		SELECT o.job_order, o.prefix INTO job_order, prefix FROM boocoder._job_order(j, host) o;
+		RETURN;
+	EXCEPTION WHEN OTHERS THEN
+		problem := SQLERRM;
+	END;
+	IF boocoder._job_done(j.id, jsonb_build_object('ok', false, 'reason', 'not_possible', 'message', problem)) IS NULL THEN
+		RAISE EXCEPTION 'its rows are locked' USING ERRCODE = 'lock_not_available';
+	END IF;
+EXCEPTION WHEN OTHERS THEN
+	-- it is queued still
+	RAISE LOG 'boocoder: job % can neither begin nor fail: %', j.id, coalesce(problem || '; ', '') || SQLERRM;
+END
+$$;
+COMMENT ON FUNCTION boocoder._begin_job(boocoder.jobs, jsonb) IS 'marks a job as running; its order, NULL when it failed or has to wait';

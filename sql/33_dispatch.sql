@@ -26,7 +26,9 @@ BEGIN
 		 WHERE c.status IN ('pending', 'conflict');
 		UPDATE boocoder.jobs j SET state = 'failed', error = 'belongs to the original of this database', ended_at = now()
 		 WHERE j.state IN ('queued', 'running');
-		UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = now() WHERE w.deleted_at IS NULL;
+		-- not even those in the trash are ours to remove
+		UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = coalesce(w.deleted_at, now()), request = NULL, assess_requested_at = NULL
+		 WHERE w.status <> 'removed';
 	ELSIF home.database IS NOT NULL THEN
 		UPDATE boocoder.worktrees w SET origin = boocoder._host() ->> 'origin'
 		 WHERE w.origin = home.system_identifier || '-' || home.database;
@@ -40,12 +42,32 @@ COMMENT ON FUNCTION boocoder._leave_the_original() IS 'in a copy of a database, 
 CREATE FUNCTION boocoder._withdraw(t boocoder.tasks) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+	-- one that somebody is answering right now is left to _attend()
 	UPDATE boocoder.permission_requests r SET status = 'cancelled', delivered_at = now()
 	 WHERE r.id IN (SELECT q.id FROM boocoder.permission_requests q
 					 WHERE q.task_id = t.id AND q.status = 'pending' FOR NO KEY UPDATE SKIP LOCKED);
 END
 $$;
 COMMENT ON FUNCTION boocoder._withdraw(boocoder.tasks) IS 'the agent of a task has ended: what it asked needs no answer any more';
+
+CREATE FUNCTION boocoder._can_end(t boocoder.tasks) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM 1 FROM boocoder.projects p, boocoder.sessions s, boocoder.chats c
+	 WHERE p.id = t.project_id AND s.id = t.session_id AND c.id = t.chat_id FOR KEY SHARE OF p, s, c SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	PERFORM 1 FROM boocoder.agent_sessions s WHERE s.chat_id = t.chat_id AND s.agent = t.agent FOR NO KEY UPDATE SKIP LOCKED;
+	IF NOT FOUND AND EXISTS (SELECT 1 FROM boocoder.agent_sessions s WHERE s.chat_id = t.chat_id AND s.agent = t.agent) THEN
+		RETURN false;
+	END IF;
+	PERFORM 1 FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL FOR NO KEY UPDATE SKIP LOCKED;
+	RETURN FOUND OR NOT EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL);
+END
+$$;
+COMMENT ON FUNCTION boocoder._can_end(boocoder.tasks) IS
+	'locks the rows beside its own that the end of a claimed task writes or refers to; false: a client has one of them';
 
 -- A claim with a number below boocoder_dispatcher.first_fence belongs to a dispatcher that is gone.  The number
 -- is kept in the session of the dispatcher, as it dies with it.
@@ -62,22 +84,25 @@ BEGIN
 		   FOR NO KEY UPDATE SKIP LOCKED
 	LOOP
 		-- what is locked is left to the next call
-		PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
-		CONTINUE WHEN NOT FOUND;
-		UPDATE boocoder.messages m SET status = 'failed', finished_at = now()
-		 WHERE m.id = t.message_id AND m.status = 'streaming';
-		PERFORM boocoder._charge(t.id, NULL, NULL);
-		PERFORM boocoder._withdraw(t);
-		PERFORM boocoder._turn_ended(t, '{"reason": "interrupted"}');
-		UPDATE boocoder.tasks x
-		   SET state = CASE WHEN t.retry_requested THEN 'pending'
-							WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled'
-							WHEN t.attempt < t.max_attempts THEN 'pending' ELSE 'failed' END,
-			   failure_reason = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'interrupted' END,
-			   error = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled on request'
-							ELSE 'the dispatcher ended while the task was running' END
-		 WHERE x.id = t.id;
-		touched := touched + 1;
+		CONTINUE WHEN NOT boocoder._can_end(t);
+		BEGIN
+			UPDATE boocoder.messages m SET status = 'failed', finished_at = now()
+			 WHERE m.id = t.message_id AND m.status = 'streaming';
+			PERFORM boocoder._charge(t.id, NULL, NULL);
+			PERFORM boocoder._withdraw(t);
+			PERFORM boocoder._turn_ended(t, '{"reason": "interrupted"}');
+			UPDATE boocoder.tasks x
+			   SET state = CASE WHEN t.retry_requested THEN 'pending'
+								WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled'
+								WHEN t.attempt < t.max_attempts THEN 'pending' ELSE 'failed' END,
+				   failure_reason = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE 'interrupted' END,
+				   error = CASE WHEN t.cancel_requested_at IS NOT NULL THEN 'cancelled on request'
+								ELSE 'the dispatcher ended while the task was running' END
+			 WHERE x.id = t.id;
+			touched := touched + 1;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE LOG 'boocoder: task % was interrupted, and cannot be ended: %', t.id, SQLERRM;
+		END;
 	END LOOP;
 	RETURN touched;
 END
@@ -92,6 +117,7 @@ DECLARE
 	more bigint;
 BEGIN
 	PERFORM boocoder._leave_the_original();
+	PERFORM boocoder._disown(boocoder._host());
 	-- One dispatcher serves a database, so whatever runs now belongs to one that is gone.
 	PERFORM set_config('boocoder_dispatcher.first_fence', nextval('boocoder.fence_seq')::text, false);
 	touched := boocoder._reconcile();
@@ -99,9 +125,8 @@ BEGIN
 	PERFORM boocoder._forget_servers();
 	UPDATE boocoder.jobs j SET state = 'queued', resumed = true WHERE j.state = 'running';
 	GET DIAGNOSTICS more = ROW_COUNT;
-	IF (boocoder._host() ->> 'probe_ttl_ms')::bigint > 0 THEN
-		PERFORM boocoder._probe(NULL);
-	END IF;
+	-- not here: a client that has asked for the same and has not committed would keep us from starting
+	PERFORM set_config('boocoder_dispatcher.to_probe', ((boocoder._host() ->> 'probe_ttl_ms')::bigint > 0)::text, false);
 	RETURN touched + more;
 END
 $$;
@@ -139,9 +164,14 @@ BEGIN
 			kind := 'cancel';
 			RETURN NEXT;
 		END LOOP;
-		FOR kind, task_id, fence, prepare IN SELECT a.kind, a.task_id, a.fence, a.answer FROM boocoder._attend() a LOOP
-			RETURN NEXT;
-		END LOOP;
+		BEGIN
+			FOR kind, task_id, fence, prepare IN SELECT a.kind, a.task_id, a.fence, a.answer FROM boocoder._attend() a LOOP
+				RETURN NEXT;
+			END LOOP;
+		EXCEPTION WHEN OTHERS THEN
+			-- it fails before its first row is here
+			RAISE LOG 'boocoder: answers cannot be passed on: %', SQLERRM;
+		END;
 		IF EXISTS (SELECT 1 FROM boocoder.backends b WHERE b.state <> 'busy') THEN
 			host := boocoder._host();
 			kind := 'evict';
@@ -182,8 +212,8 @@ BEGIN
 			  INTO fence, prepare, agent, diff, git_prefix, agent_prefix, backend, ends, server, server_order, server_ends
 			  FROM boocoder._claim(t, host) c;
 		EXCEPTION
-			WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
-				fence := NULL;
+			WHEN lock_not_available OR deadlock_detected OR query_canceled OR unique_violation THEN
+				fence := NULL;		-- later: a client is at the same rows
 			WHEN OTHERS THEN
 				fence := NULL;
 				BEGIN
@@ -229,9 +259,20 @@ BEGIN
 		BEGIN
 			host := coalesce(host, boocoder._host());
 			PERFORM boocoder._make_worktree_jobs(host);
-			PERFORM boocoder._make_jobs();
+			PERFORM boocoder._make_jobs(host);
+		EXCEPTION
+			WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
+				NULL;				-- later; the tasks claimed above are not to suffer from it
+			WHEN OTHERS THEN
+				RAISE LOG 'boocoder: no jobs can be made: %', SQLERRM;
+		END;
+	END IF;
+	IF current_setting('boocoder_dispatcher.to_probe', true) = 'true' THEN
+		BEGIN
+			PERFORM boocoder._probe(NULL);
+			PERFORM set_config('boocoder_dispatcher.to_probe', 'false', false);
 		EXCEPTION WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
-			NULL;				-- later; the tasks claimed above are not to suffer from it
+			NULL;
 		END;
 	END IF;
 	FOR j IN
@@ -241,10 +282,10 @@ BEGIN
 		   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs r WHERE r.project_id = q.project_id AND r.state = 'running')
 		 ORDER BY coalesce(q.project_id, -q.id), q.id LIMIT free_jobs
 	LOOP
-		UPDATE boocoder.jobs q SET state = 'running' WHERE q.id = j.id;
 		job_id := j.id;
 		host := coalesce(host, boocoder._host());
-		SELECT o.job_order, o.prefix INTO prepare, git_prefix FROM boocoder._job_order(j, host) o;
+		SELECT b.job_order, b.prefix INTO prepare, git_prefix FROM boocoder._begin_job(j, host) b;
+		CONTINUE WHEN prepare IS NULL;
 		RETURN NEXT;
 	END LOOP;
 
@@ -263,7 +304,7 @@ BEGIN
 		kind := 'due';
 		job_id := NULL;
 		prepare := NULL;
-		delay_ms := greatest(1, ceil(extract(epoch FROM next_due - clock_timestamp()) * 1000))::bigint;
+		delay_ms := greatest(1, ceil(extract(epoch FROM least(next_due, now() + interval '1 day') - clock_timestamp()) * 1000))::bigint;
 		RETURN NEXT;
 	END IF;
 END
@@ -397,7 +438,7 @@ BEGIN
 	SELECT coalesce(sum(x.cost_usd), 0) AS cost, coalesce(sum(x.input_tokens), 0) AS input, coalesce(sum(x.output_tokens), 0) AS output,
 		   coalesce(sum(x.cached_tokens), 0) AS cached, coalesce(sum(x.reasoning_tokens), 0) AS reasoning
 	  INTO charged FROM boocoder.usage_events x
-	 WHERE x.agent = t.agent AND x.agent_session_id = agent_session;
+	 WHERE x.agent = t.agent AND x.agent_session_id = agent_session AND x.chat_id IS NOT DISTINCT FROM t.chat_id;
 	of_session := coalesce((usage ->> 'of_session')::boolean, false)::integer;
 	its_cost := greatest(0, coalesce((usage ->> 'cost_total_usd')::numeric - charged.cost, (usage ->> 'cost_usd')::numeric, 0));
 	u.input_tokens := greatest(0, coalesce((usage ->> 'input_tokens')::numeric, 0) - of_session * charged.input);
@@ -434,6 +475,10 @@ DECLARE
 	kept integer := coalesce(current_setting('boocoder.max_turn_snapshots', true), '0')::integer;
 BEGIN
 	SELECT * INTO w FROM boocoder.worktrees x WHERE x.session_id = t.session_id AND x.deleted_at IS NULL;
+	IF NOT FOUND THEN
+		-- it was removed by somebody who did not see the claim yet; its changes are not lost for that
+		SELECT * INTO w FROM boocoder.worktrees x WHERE x.session_id = t.session_id ORDER BY x.id DESC LIMIT 1;
+	END IF;
 	-- A row that somebody is deciding about right now keeps its decision.
 	UPDATE boocoder.pending_changes c SET status = 'superseded'
 	 WHERE c.id IN (SELECT o.id FROM boocoder.pending_changes o
@@ -461,7 +506,7 @@ BEGIN
 						  AND m.path = c ->> 'path' AND m.diff = c ->> 'diff')
 	 ORDER BY n;
 	UPDATE boocoder.worktrees x
-	   SET snapshot_tree = diff ->> 'tree', facts = coalesce(diff -> 'facts', x.facts),
+	   SET snapshot_tree = diff ->> 'tree', changes_at = now(), facts = coalesce(diff -> 'facts', x.facts),
 		   assessed_at = CASE WHEN diff ? 'facts' THEN now() ELSE x.assessed_at END,
 		   assess_requested_at = CASE WHEN x.size_bytes IS NULL AND coalesce(current_setting('boocoder.worktree_budget', true), '0') <> '0' THEN now()
 									  ELSE x.assess_requested_at END
@@ -493,20 +538,8 @@ BEGIN
 			THEN NULL ELSE 'stale' END;
 	END IF;
 	-- Rows that others may lock: look before waiting.
-	PERFORM 1 FROM boocoder.sessions s WHERE s.id = t.session_id FOR KEY SHARE SKIP LOCKED;
-	IF NOT FOUND THEN
+	IF NOT boocoder._can_end(t) THEN
 		RETURN NULL;
-	END IF;
-	PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
-	IF NOT FOUND THEN
-		RETURN NULL;
-	END IF;
-	IF EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL) THEN
-		PERFORM 1 FROM boocoder.worktrees w
-		 WHERE w.session_id = t.session_id AND w.deleted_at IS NULL FOR NO KEY UPDATE SKIP LOCKED;
-		IF NOT FOUND THEN
-			RETURN NULL;
-		END IF;
 	END IF;
 
 	-- a worktree's result: there was nothing to run any more
@@ -543,7 +576,7 @@ BEGIN
 	IF reason = 'worktree_missing' THEN
 		-- somebody removed the directory: the next attempt makes it again, as it was at the end of the last turn
 		UPDATE boocoder.worktrees w SET status = 'creating' WHERE w.session_id = t.session_id AND w.deleted_at IS NULL AND w.status = 'active';
-		t.retry_requested := t.retry_requested OR t.attempt < t.max_attempts;
+		t.retry_requested := t.retry_requested OR (t.cancel_requested_at IS NULL AND t.attempt < t.max_attempts);
 	END IF;
 	IF t.retry_requested AND outcome <> 'completed' THEN
 		-- asked for while it waited for a person

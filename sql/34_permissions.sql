@@ -50,7 +50,7 @@ BEGIN
 		   AND (r.command_pattern IS NULL OR command LIKE r.command_pattern)
 		   AND (r.path_pattern IS NULL OR CASE r.answer
 				WHEN 'allow' THEN cardinality(paths) > 0 AND NOT EXISTS (
-					SELECT 1 FROM unnest(paths) x WHERE x NOT LIKE r.path_pattern OR x ~ '(^|/)\.\.(/|$)')
+					SELECT 1 FROM unnest(paths) x WHERE x NOT LIKE r.path_pattern OR x ~ '(^|/)[.][.](/|$)')
 				ELSE EXISTS (SELECT 1 FROM unnest(paths) x WHERE x LIKE r.path_pattern) END)
 		UNION ALL
 		SELECT t.permission_policy, 'policy of the task', 0, 3 WHERE t.permission_policy IS NOT NULL
@@ -128,8 +128,11 @@ BEGIN
 		PERFORM boocoder._ask(t, e.payload);
 		RETURN;
 	ELSIF e.kind = 'permission_withdrawn' THEN
+		-- who is answering it right now is too late: the agent leaves that answer unread
 		UPDATE boocoder.permission_requests r SET status = 'cancelled', delivered_at = now()
-		 WHERE r.task_id = t.id AND r.fence = t.fence AND r.request = e.payload ->> 'request' AND r.status = 'pending';
+		 WHERE r.id IN (SELECT q.id FROM boocoder.permission_requests q
+						 WHERE q.task_id = t.id AND q.fence = t.fence AND q.request = e.payload ->> 'request' AND q.status = 'pending'
+						   FOR NO KEY UPDATE SKIP LOCKED);
 		PERFORM boocoder._wake_now();
 		RETURN;
 	END IF;
@@ -180,6 +183,12 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	r record;
 BEGIN
+	-- what was being answered when its agent ended
+	UPDATE boocoder.permission_requests x SET status = 'cancelled', delivered_at = now()
+	 WHERE x.id IN (SELECT q.id FROM boocoder.permission_requests q
+					 WHERE q.status = 'pending'
+					   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = q.task_id AND t.fence = q.fence)
+					   FOR NO KEY UPDATE SKIP LOCKED);
 	FOR r IN
 		SELECT q.id, q.options FROM boocoder.permission_requests q
 		 WHERE q.status = 'pending' AND q.deadline <= now() FOR NO KEY UPDATE SKIP LOCKED

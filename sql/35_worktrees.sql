@@ -5,7 +5,7 @@ CREATE FUNCTION boocoder._home(w boocoder.worktrees) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	-- also when the session was deleted
-	RETURN 's' || coalesce(w.session_id::text, substring(w.path from '/s(\d+)(-\d+)?$'));
+	RETURN 's' || coalesce(w.session_id::text, substring(w.path from '/s([0-9]+)(-[0-9]+)?$'));
 END
 $$;
 COMMENT ON FUNCTION boocoder._home(boocoder.worktrees) IS 'the name of the directory that agents of a worktree have as HOME';
@@ -43,7 +43,8 @@ BEGIN
 	END IF;
 	FOR w IN
 		SELECT x.id, x.status, x.size_bytes, coalesce(x.deleted_at, x.orphaned_at) AS since,
-			   x.status = 'trashed' OR x.forced OR cardinality(risks) = 0 AS safe, 'running' = ANY (risks) AS busy
+			   NOT 'running' = ANY (risks) AND (x.forced OR CASE x.status WHEN 'trashed' THEN NOT 'undecided' = ANY (risks)
+																		  ELSE cardinality(risks) = 0 END) AS safe
 		  FROM boocoder.worktrees x, boocoder._risks_of(x) risks
 		 WHERE (x.status = 'trashed' OR (x.status = 'active' AND x.orphaned_at IS NOT NULL))
 		   -- one that could not be removed is not tried again and again
@@ -52,7 +53,7 @@ BEGIN
 							  AND j.ended_at > coalesce(x.deleted_at, x.orphaned_at))
 		 ORDER BY x.status = 'trashed' DESC, coalesce(x.deleted_at, x.orphaned_at), x.id
 	LOOP
-		CONTINUE WHEN NOT w.safe OR w.busy;
+		CONTINUE WHEN NOT w.safe;
 		IF w.since + grace <= at THEN
 			reason := CASE w.status WHEN 'trashed' THEN 'deleted' ELSE 'orphaned' END;
 		ELSIF excess > 0 THEN
@@ -71,28 +72,52 @@ COMMENT ON FUNCTION boocoder._reapable(timestamptz, interval, bigint) IS
 
 CREATE FUNCTION boocoder._reap(host jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	w record;
 BEGIN
-	UPDATE boocoder.worktrees w SET status = 'removing'
-	 WHERE w.id IN (SELECT q.id FROM boocoder.worktrees q
-					 WHERE q.id IN (SELECT r.worktree FROM boocoder._reapable(now(),
-										make_interval(secs => (host ->> 'worktree_grace_ms')::bigint / 1000.0),
-										(host ->> 'worktree_budget')::bigint) r)
-					   FOR NO KEY UPDATE SKIP LOCKED);
+	FOR w IN
+		SELECT q.id, q.forced FROM boocoder.worktrees q
+		 WHERE q.id IN (SELECT r.worktree FROM boocoder._reapable(now(),
+							make_interval(secs => (host ->> 'worktree_grace_ms')::bigint / 1000.0),
+							(host ->> 'worktree_budget')::bigint) r)
+		   FOR NO KEY UPDATE SKIP LOCKED
+	LOOP
+		-- of a turn that ended after it was decided that all goes
+		UPDATE boocoder.pending_changes c SET status = 'rejected'
+		 WHERE w.forced
+		   AND c.id IN (SELECT o.id FROM boocoder.pending_changes o
+						 WHERE o.worktree_id = w.id AND o.status IN ('pending', 'conflict') FOR NO KEY UPDATE SKIP LOCKED);
+		-- one that is being applied, or that a client has, is waited for
+		CONTINUE WHEN EXISTS (SELECT 1 FROM boocoder.pending_changes c
+							   WHERE c.worktree_id = w.id AND c.status IN ('pending', 'conflict', 'applying'));
+		UPDATE boocoder.worktrees x SET status = 'removing' WHERE x.id = w.id;
+	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION boocoder._reap(jsonb) IS 'has those worktrees removed whose time has come';
+
+-- A restored dump has the rows of worktrees that are another database's: they are given up before anything is done about them.
+CREATE FUNCTION boocoder._disown(host jsonb) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE boocoder.worktrees w
+	   SET status = 'removed', deleted_at = coalesce(w.deleted_at, now()), request = NULL, assess_requested_at = NULL
+	 WHERE w.id IN (SELECT q.id FROM boocoder.worktrees q
+					 WHERE q.status <> 'removed' AND q.origin <> host ->> 'origin' FOR NO KEY UPDATE SKIP LOCKED)
+$$;
+COMMENT ON FUNCTION boocoder._disown(jsonb) IS 'marks the worktrees that another database made as removed: nothing of theirs is touched';
 
 -- A request of people for a worktree is one job, once no agent is at work there.
 CREATE FUNCTION boocoder._make_worktree_jobs(host jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+	PERFORM boocoder._disown(host);
 	IF EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'trashed' OR (w.status = 'active' AND w.orphaned_at IS NOT NULL)) THEN
 		PERFORM boocoder._reap(host);
 	END IF;
 	INSERT INTO boocoder.jobs (kind, project_id, worktree_id)
 	SELECT CASE WHEN w.request IS NULL THEN 'assess' WHEN w.status = 'creating' THEN 'revive' ELSE 'rewrite' END, w.project_id, w.id
 	  FROM boocoder.worktrees w
-	 WHERE (w.request IS NOT NULL OR w.assess_requested_at IS NOT NULL) AND w.status IN ('active', 'creating')
+	 WHERE (w.request IS NOT NULL OR w.assess_requested_at IS NOT NULL) AND w.status IN ('active', 'creating') AND w.origin = host ->> 'origin'
 	   AND (w.request IS NOT NULL OR w.status = 'active')
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j WHERE j.worktree_id = w.id AND j.state IN ('queued', 'running'))
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.session_id = w.session_id AND t.state IN ('running', 'blocked'))
@@ -218,7 +243,8 @@ BEGIN
 		 ORDER BY c.id;
 		UPDATE boocoder.worktrees x
 		   SET request = NULL, request_error = NULL, assess_requested_at = now(),
-			   snapshot_tree = CASE WHEN w.request ? 'task' THEN result ->> 'tree' ELSE x.snapshot_tree END
+			   snapshot_tree = CASE WHEN w.request ? 'task' THEN result ->> 'tree' ELSE x.snapshot_tree END,
+			   changes_at = CASE WHEN w.request ? 'task' THEN now() ELSE x.changes_at END
 		 WHERE x.id = w.id;
 	END IF;
 END

@@ -97,7 +97,7 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._continued(jsonb, boolean, text, text) IS 'an agent''s order with what goes on: its process, its session';
 
--- What an attempt leaves of its agent: a session to go on with, and perhaps a process.
+-- What an attempt leaves of its agent: a session to go on with, and perhaps a process.  After _can_end().
 CREATE FUNCTION boocoder._turn_ended(t boocoder.tasks, result jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -121,10 +121,6 @@ BEGIN
 	END IF;
 	IF session IS NULL AND b.id IS NULL
 		AND NOT EXISTS (SELECT 1 FROM boocoder.agent_sessions s WHERE s.chat_id = t.chat_id AND s.agent = t.agent) THEN
-		RETURN;
-	END IF;
-	PERFORM 1 FROM boocoder.chats c WHERE c.id = t.chat_id FOR KEY SHARE SKIP LOCKED;
-	IF NOT FOUND THEN
 		RETURN;
 	END IF;
 	INSERT INTO boocoder.agent_sessions AS s (chat_id, agent, session_id, worktree_id, agent_session_id, config_hash, pid, status)

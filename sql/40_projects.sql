@@ -72,12 +72,16 @@ BEGIN
 		RAISE EXCEPTION 'the environment of a provider is an object of names and strings' USING ERRCODE = 'BC005',
 			HINT = 'A value may also be {"from_env": "NAME"} or {"from_file": "/path"}.';
 	END IF;
-	INSERT INTO boocoder.providers AS p (name, label, transport, command, env, models)
-	VALUES (register_provider.name, coalesce(register_provider.label, register_provider.name),
-		register_provider.transport, register_provider.command, register_provider.env, register_provider.models)
-	ON CONFLICT ON CONSTRAINT providers_pkey DO UPDATE
-	   SET label = coalesce(register_provider.label, p.label), transport = EXCLUDED.transport,
-		   command = EXCLUDED.command, env = EXCLUDED.env, models = EXCLUDED.models;
+	-- not one INSERT: that takes the place of a built-in one, and with its row goes what refers to it
+	UPDATE boocoder.providers p
+	   SET label = coalesce(register_provider.label, p.label), transport = register_provider.transport,
+		   command = register_provider.command, env = register_provider.env, models = register_provider.models
+	 WHERE p.name = register_provider.name;
+	IF NOT FOUND THEN
+		INSERT INTO boocoder.providers (name, label, transport, command, env, models)
+		VALUES (register_provider.name, coalesce(register_provider.label, register_provider.name),
+			register_provider.transport, register_provider.command, register_provider.env, register_provider.models);
+	END IF;
 	RETURN register_provider.name;
 END
 $$;

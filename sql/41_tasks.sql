@@ -53,6 +53,9 @@ BEGIN
 	IF t.chat_id IS NULL THEN
 		RAISE EXCEPTION 'task % has not begun: there is no chat to go on with', t.id
 			USING ERRCODE = 'BC004', HINT = 'Wait for it with boocoder.wait().';
+	ELSIF EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = t.chat_id AND c.closed_at IS NOT NULL) THEN
+		RAISE EXCEPTION 'chat % is closed', t.chat_id
+			USING ERRCODE = 'BC004', HINT = 'boocoder.run() begins another chat.';
 	END IF;
 	INSERT INTO boocoder.tasks (project_id, session_id, chat_id, agent, model, mode, permission_policy, input, priority, creator)
 	VALUES (t.project_id, t.session_id, t.chat_id, t.agent, t.model, t.mode, t.permission_policy, send.input, t.priority, 'chat')
@@ -72,7 +75,7 @@ BEGIN
 	IF t.state = 'pending' THEN
 		UPDATE boocoder.tasks x SET state = 'cancelled' WHERE x.id = t.id;
 	ELSIF t.state IN ('running', 'blocked') THEN
-		UPDATE boocoder.tasks x SET cancel_requested_at = coalesce(x.cancel_requested_at, now()) WHERE x.id = t.id;
+		UPDATE boocoder.tasks x SET cancel_requested_at = coalesce(x.cancel_requested_at, now()), retry_requested = false WHERE x.id = t.id;
 	ELSE
 		RETURN false;
 	END IF;
@@ -111,11 +114,16 @@ COMMENT ON FUNCTION boocoder.inbox_retry(bigint) IS 'retry(), under the name it 
 -- A snapshot that stays, or a row that nobody else sees yet: one would wait for ever.
 CREATE FUNCTION boocoder._check_wait(what text, written_by xid) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	epoch constant bigint := 4294967296;
+	mine bigint := pg_current_xact_id_if_assigned()::text::bigint;
+	-- a savepoint has a number of its own, behind that of its transaction
+	behind bigint := (written_by::text::bigint - mine % epoch + epoch) % epoch;
 BEGIN
 	IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
 		RAISE EXCEPTION 'a transaction that is % does not see what becomes of %', current_setting('transaction_isolation'), what
 			USING ERRCODE = 'active_sql_transaction', HINT = 'Wait in a transaction that is read committed.';
-	ELSIF written_by = pg_current_xact_id_if_assigned()::xid THEN
+	ELSIF behind < epoch / 2 AND pg_xact_status((mine + behind)::text::xid8) = 'in progress' THEN
 		RAISE EXCEPTION '% was written in this transaction, and waits for its commit', what
 			USING ERRCODE = 'active_sql_transaction', HINT = 'Commit first; wait in a statement of its own.';
 	END IF;

@@ -12,7 +12,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 		   format('SELECT boocoder.inbox_retry(%s);  or  SELECT boocoder.send(%s, ''...'');', t.id, t.id)
 	  FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id
 	 WHERE t.state = 'failed' OR t.state = 'blocked'
-	   AND NOT EXISTS (SELECT 1 FROM boocoder.permission_requests r WHERE r.task_id = t.id AND r.status = 'pending')
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.permission_requests r WHERE r.task_id = t.id AND r.status = 'pending' AND r.fence = t.fence)
 	UNION ALL
 	SELECT t.id, p.name, t.agent, 'blocked', r.kind,
 		   coalesce(r.message, r.tool_call ->> 'title', r.tool_call ->> 'kind')
@@ -23,7 +23,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 					  FROM jsonb_array_elements(r.options) WITH ORDINALITY AS x (o, n))
 			ELSE format('SELECT boocoder.answer_elicitation(%s, ''{...}'');  as its schema says, or NULL to decline', r.id) END
 	  FROM boocoder.permission_requests r JOIN boocoder.tasks t ON t.id = r.task_id JOIN boocoder.projects p ON p.id = t.project_id
-	 WHERE r.status = 'pending'
+	 WHERE r.status = 'pending' AND r.fence = t.fence
 	UNION ALL
 	SELECT c.task_id, p.name, c.agent, 'conflict', 'conflict', string_agg(c.path || ': ' || coalesce(c.error, ''), E'\n' ORDER BY c.id),
 		   now() - max(c.decided_at), NULL, NULL, NULL,

@@ -64,3 +64,13 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION boocoder.add_permission_rule(text, text, text, bigint, text, text, text) IS
 	'allow, reject or ask, for a provider, a project, a task, a kind of tool, paths or commands (LIKE patterns); users may make rules for tasks (SQLSTATE BC002)';
+
+CREATE FUNCTION boocoder.remove_permission_rule(rule bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE boocoder.permission_rules r SET discarded = true WHERE r.id = rule;
+	RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION boocoder.remove_permission_rule(bigint) IS
+	'removes a rule: users those that they made for tasks, administrators any; false when there is none';

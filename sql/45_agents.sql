@@ -109,13 +109,16 @@ COMMENT ON FUNCTION boocoder.set_mode(bigint, text, text) IS
 CREATE FUNCTION boocoder._tool_timeline()
 RETURNS TABLE (task_id bigint, message_id bigint, seq integer, tool_call_id text, kind text, title text, status text,
 	locations jsonb, raw_input jsonb, started_at timestamptz, ended_at timestamptz, duration interval)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE
+-- Its names are resolved when it is made.  A SET would keep the planner from looking into it, and a condition on the
+-- view from reaching the index.
+BEGIN ATOMIC
 	SELECT p.task_id, p.message_id, p.seq, p.payload ->> 'id', p.payload ->> 'kind', p.payload ->> 'title', p.payload ->> 'status',
 		   p.payload -> 'locations', p.payload -> 'raw_input', to_timestamp((p.payload ->> 'started_ms')::numeric / 1000),
 		   to_timestamp((p.payload ->> 'ended_ms')::numeric / 1000),
 		   make_interval(secs => ((p.payload ->> 'ended_ms')::numeric - (p.payload ->> 'started_ms')::numeric)::double precision / 1000)
-	  FROM boocoder.message_parts p WHERE p.kind = 'tool_call'
-$$;
+	  FROM boocoder.message_parts p WHERE p.kind = 'tool_call';
+END;
 COMMENT ON FUNCTION boocoder._tool_timeline() IS 'the rows of the view tool_timeline';
 CREATE VIEW boocoder.tool_timeline AS SELECT * FROM boocoder._tool_timeline();
 COMMENT ON VIEW boocoder.tool_timeline IS 'what tools agents used, on what, how long and with what end';

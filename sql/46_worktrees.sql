@@ -258,3 +258,33 @@ END
 $$;
 COMMENT ON FUNCTION boocoder.close_session(bigint, boolean) IS
 	'closes a session and its chats: tasks are cancelled, agents end, and its worktree is removed by the rules of remove_worktree(), or, if an agent is still at work, once it holds nothing that would be missed';
+
+CREATE FUNCTION boocoder.delete_session(session bigint, force boolean DEFAULT false) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	before text := current_setting('boocoder.force_delete', true);
+	done boolean;
+BEGIN
+	IF force THEN
+		PERFORM set_config('boocoder.force_delete', 'on', true);
+	END IF;
+	UPDATE boocoder.sessions s SET discarded = true WHERE s.id = session;
+	done := FOUND;
+	IF force THEN
+		PERFORM set_config('boocoder.force_delete', coalesce(before, 'off'), true);
+	END IF;
+	RETURN done;
+END
+$$;
+COMMENT ON FUNCTION boocoder.delete_session(bigint, boolean) IS
+	'deletes a session with its chats; its tasks and their costs stay, its worktree goes by the rules for orphans; refused while an agent is at work, and, without force, while its worktree holds what would be missed (SQLSTATE BC004); false when there is none';
+
+CREATE FUNCTION boocoder.delete_chat(chat bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE boocoder.chats c SET discarded = true WHERE c.id = chat;
+	RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION boocoder.delete_chat(bigint) IS
+	'deletes a chat with its messages; its tasks and their costs stay; refused while an agent is at work (SQLSTATE BC004); false when there is none';

@@ -33,16 +33,16 @@ GRANT EXECUTE ON PROCEDURE boocoder.attach(bigint, bigint) TO boocoder_viewer;
 GRANT INSERT (project_id, session_id, chat_id, parent_task_id, agent, model, mode, input, creator, priority, run_at,
 	max_attempts, timeout, idempotency_key, permission_policy) ON boocoder.tasks TO boocoder_user;
 GRANT UPDATE (state, cancel_requested_at, retry_requested, priority, run_at) ON boocoder.tasks TO boocoder_user;
-GRANT INSERT (project_id, title), UPDATE (title, closed_at) ON boocoder.sessions TO boocoder_user;
-GRANT INSERT (session_id, title, model), UPDATE (title, model, closed_at) ON boocoder.chats TO boocoder_user;
+-- No right on a whole table: with it comes LOCK TABLE, and with that everybody waits.  Hence "discarded" instead of DELETE.
+GRANT INSERT (project_id, title), UPDATE (title, closed_at, discarded) ON boocoder.sessions TO boocoder_user;
+GRANT INSERT (session_id, title, model), UPDATE (title, model, closed_at, discarded) ON boocoder.chats TO boocoder_user;
 GRANT UPDATE (status, chosen_option, content) ON boocoder.permission_requests TO boocoder_user;
 GRANT INSERT (chat_id, agent, session_id, wanted_mode, mode_asked_at), UPDATE (wanted_mode, mode_asked_at, mode_sent_at, mode_error)
 	ON boocoder.agent_sessions TO boocoder_user;
-GRANT INSERT (provider, project_id, task_id, tool_kind, path_pattern, command_pattern, answer), DELETE
+GRANT INSERT (provider, project_id, task_id, tool_kind, path_pattern, command_pattern, answer), UPDATE (discarded)
 	ON boocoder.permission_rules TO boocoder_user;
 GRANT UPDATE (status, staged) ON boocoder.pending_changes TO boocoder_user;
 GRANT UPDATE (status, forced, request, assess_requested_at) ON boocoder.worktrees TO boocoder_user;
-GRANT DELETE ON boocoder.sessions, boocoder.chats TO boocoder_user;
 GRANT EXECUTE ON FUNCTION
 	boocoder.run(text, text, text, text, text, bigint, bigint, integer, timestamptz, interval, integer, text, text),
 	boocoder.send(bigint, text), boocoder.cancel(bigint), boocoder.retry(bigint), boocoder.inbox_retry(bigint),
@@ -53,10 +53,12 @@ GRANT EXECUTE ON FUNCTION
 	boocoder.remove_worktree(bigint, boolean), boocoder.close_session(bigint, boolean), boocoder.close_chat(bigint),
 	boocoder._cancel_tasks(bigint, bigint), boocoder.undelete_worktree(bigint), boocoder._change_worktree(bigint, jsonb),
 	boocoder.refresh_worktree(bigint), boocoder.worktree_stash(bigint), boocoder.worktree_restore(bigint, bigint),
-	boocoder.rewind(bigint, bigint), boocoder.stage_changes(bigint[], boolean) TO boocoder_user;
+	boocoder.rewind(bigint, bigint), boocoder.stage_changes(bigint[], boolean),
+	boocoder.delete_session(bigint, boolean), boocoder.delete_chat(bigint), boocoder.remove_permission_rule(bigint) TO boocoder_user;
 
 -- administrators
 GRANT SELECT, INSERT, UPDATE, DELETE ON boocoder.projects, boocoder.providers TO boocoder_admin;
+GRANT DELETE ON boocoder.sessions, boocoder.chats, boocoder.permission_rules TO boocoder_admin;
 GRANT EXECUTE ON FUNCTION
 	boocoder.add_project(text, text, text, text, text, text[], name, boolean, text[], text[], text[], text, text[], text),
 	boocoder.archive_project(text), boocoder.register_provider(text, text, text[], jsonb, text, jsonb),
@@ -81,8 +83,9 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._worktree_root(boocoder.projects, jsonb), boocoder._argv(boocoder.providers, text),
 	boocoder._agent_prefix(boocoder.projects, boocoder.providers), boocoder._sandbox(boocoder.providers, text, text, jsonb), boocoder._free_ports(jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
 	boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
-	boocoder._candidate(bigint[], bigint[], bigint[], boolean), boocoder._make_jobs(), boocoder._job_order(boocoder.jobs, jsonb),
-	boocoder._job_done(bigint, jsonb), boocoder._start(integer), boocoder._reconcile(),
+	boocoder._candidate(bigint[], bigint[], bigint[], boolean), boocoder._make_jobs(jsonb), boocoder._job_order(boocoder.jobs, jsonb), boocoder._begin_job(boocoder.jobs, jsonb),
+	boocoder._outdated(boocoder.pending_changes), boocoder._job_done(bigint, jsonb), boocoder._disown(jsonb), boocoder._can_end(boocoder.tasks),
+	boocoder._bypasses_rights(name), boocoder._start(integer), boocoder._reconcile(),
 	boocoder._obstructed(boocoder.tasks), boocoder._leave_the_original(), boocoder._next_actions(integer, integer, boolean),
 	boocoder._prepared(bigint, bigint, jsonb), boocoder._append(bigint[], bigint[], jsonb[]),
 	boocoder._array(jsonb), boocoder._probe_order(boocoder.providers, jsonb), boocoder._probed(text, jsonb), boocoder._probe(text),
@@ -141,8 +144,10 @@ CREATE POLICY enqueue ON boocoder.tasks FOR INSERT TO boocoder_user
 	WITH CHECK (project_id IN (SELECT p.id FROM boocoder.projects p WHERE p.archived_at IS NULL));
 COMMENT ON POLICY enqueue ON boocoder.tasks IS 'in visible projects that are not archived';
 CREATE POLICY decide ON boocoder.tasks FOR UPDATE TO boocoder_user
-	USING (submitted_by = current_user OR project_id IN (SELECT p.id FROM boocoder.projects p));
-COMMENT ON POLICY decide ON boocoder.tasks IS 'whoever sees a task may cancel and retry it';
+	USING (submitted_by = current_user OR project_id IN (SELECT p.id FROM boocoder.projects p))
+	WITH CHECK (project_id IN (SELECT p.id FROM boocoder.projects p)
+				OR (submitted_by = current_user AND state <> 'pending' AND NOT retry_requested));
+COMMENT ON POLICY decide ON boocoder.tasks IS 'whoever sees a task may cancel it, and retry it if the project is visible, too';
 CREATE POLICY visible ON boocoder.messages FOR SELECT TO boocoder_viewer
 	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id)
 		   OR EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id));
@@ -180,19 +185,28 @@ CREATE POLICY visible ON boocoder.permission_rules FOR SELECT TO boocoder_viewer
 	USING ((task_id IS NULL OR EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id))
 		   AND (project_id IS NULL OR EXISTS (SELECT 1 FROM boocoder.projects p WHERE p.id = project_id)));
 COMMENT ON POLICY visible ON boocoder.permission_rules IS 'general ones, and those of visible projects and tasks';
-CREATE POLICY own_tasks ON boocoder.permission_rules TO boocoder_user
-	USING (task_id IS NOT NULL AND EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id))
-	WITH CHECK (task_id IS NOT NULL AND EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id));
-COMMENT ON POLICY own_tasks ON boocoder.permission_rules IS 'users make rules for tasks they see';
+CREATE POLICY own_tasks ON boocoder.permission_rules FOR INSERT TO boocoder_user
+	WITH CHECK (task_id IN (SELECT t.id FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id));
+COMMENT ON POLICY own_tasks ON boocoder.permission_rules IS 'users make rules for tasks in projects they see';
+CREATE POLICY own_rules ON boocoder.permission_rules FOR UPDATE TO boocoder_user
+	USING (created_by = current_user AND task_id IN (SELECT t.id FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id));
+COMMENT ON POLICY own_rules ON boocoder.permission_rules IS 'users discard the rules that they made';
 CREATE POLICY administer ON boocoder.permission_rules TO boocoder_admin USING (true) WITH CHECK (true);
 COMMENT ON POLICY administer ON boocoder.permission_rules IS 'administrators make any';
-CREATE POLICY visible ON boocoder.permission_requests TO boocoder_viewer
+CREATE POLICY visible ON boocoder.permission_requests FOR SELECT TO boocoder_viewer
 	USING (EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id));
 COMMENT ON POLICY visible ON boocoder.permission_requests IS 'those of visible tasks';
-CREATE POLICY visible ON boocoder.pending_changes TO boocoder_viewer
+CREATE POLICY answer ON boocoder.permission_requests FOR UPDATE TO boocoder_user
+	USING (EXISTS (SELECT 1 FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id WHERE t.id = task_id));
+COMMENT ON POLICY answer ON boocoder.permission_requests IS 'those of tasks in visible projects';
+CREATE POLICY visible ON boocoder.pending_changes FOR SELECT TO boocoder_viewer
 	USING (EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.id = worktree_id)
 		   OR EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id));
 COMMENT ON POLICY visible ON boocoder.pending_changes IS 'those of visible worktrees and tasks';
+CREATE POLICY decide ON boocoder.pending_changes FOR UPDATE TO boocoder_user
+	USING (EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.id = worktree_id)
+		   OR EXISTS (SELECT 1 FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id WHERE t.id = task_id));
+COMMENT ON POLICY decide ON boocoder.pending_changes IS 'those in visible projects';
 CREATE POLICY visible ON boocoder.usage_events FOR SELECT TO boocoder_viewer
 	USING (project_id IN (SELECT p.id FROM boocoder.projects p)
 		   OR EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.id = task_id));

@@ -25,12 +25,12 @@ SELECT pg_catalog.pg_extension_config_dump('boocoder.message_parts',
 		OR task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled')))$$);
 SELECT pg_catalog.pg_extension_config_dump('boocoder.events',
 	$$WHERE task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
-SELECT pg_catalog.pg_extension_config_dump('boocoder.worktrees', $$WHERE status IN ('active', 'removed')$$);
-SELECT pg_catalog.pg_extension_config_dump('boocoder.worktree_saves',
-	$$WHERE worktree_id IN (SELECT id FROM boocoder.worktrees WHERE status IN ('active', 'removed'))$$);
+-- all of them: others refer to them, and those that another database made are given up
+SELECT pg_catalog.pg_extension_config_dump('boocoder.worktrees', '');
+SELECT pg_catalog.pg_extension_config_dump('boocoder.worktree_saves', '');
 SELECT pg_catalog.pg_extension_config_dump('boocoder.pending_changes',
-	$$WHERE status <> 'applying' AND worktree_id IN (SELECT id FROM boocoder.worktrees WHERE status IN ('active', 'removed'))
-		AND task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
+	$$WHERE status <> 'applying'
+		AND (task_id IS NULL OR task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled')))$$);
 SELECT pg_catalog.pg_extension_config_dump('boocoder.permission_rules',
 	$$WHERE task_id IS NULL OR task_id IN (SELECT id FROM boocoder.tasks WHERE state IN ('completed', 'failed', 'cancelled'))$$);
 SELECT pg_catalog.pg_extension_config_dump('boocoder.permission_requests',

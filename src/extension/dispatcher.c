@@ -163,6 +163,7 @@ connect_database(Oid database)
 	setting("lock_timeout", "50ms");
 	setting("client_min_messages", "error");
 	setting("row_security", "on");
+	setting("standard_conforming_strings", "on");
 
 	/*
 	 * Every query of ours is a short walk of an index.  Plans are kept, and one

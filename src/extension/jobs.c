@@ -9,9 +9,9 @@
 #include "extension/jobs.h"
 #include "extension/runners.h"
 #include "lib/ilist.h"
+#include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-
 
 #define CRASHED \
 	"{\"ok\":false,\"reason\":\"runner_crashed\",\"message\":\"the runner ended unexpectedly\"}"
@@ -33,6 +33,20 @@ static dlist_head jobs;
 static int	njobs;
 static int	nended;
 
+/* What it came to can't be stored; the next try stores that fact. */
+static void
+make_up(BcJob *job)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfoString(&json, "{\"ok\":false,\"reason\":\"internal_error\",\"message\":");
+	escape_json(&json, psprintf("could not store the result: %s", bc_db_error()));
+	appendStringInfoChar(&json, '}');
+	pfree(job->result);
+	job->result = MemoryContextStrdup(job->context, json.data);
+}
+
 static void
 report(BcJob *job)
 {
@@ -46,6 +60,8 @@ report(BcJob *job)
 		MemoryContextDelete(job->context);
 		return;
 	}
+	if (status == BC_DB_FAILED)
+		make_up(job);
 	job->due = bc_db_retry_at(status);
 }
 

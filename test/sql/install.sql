@@ -49,7 +49,7 @@ SELECT p.polrelid::regclass, p.polname AS uncommented FROM pg_policy p
    AND obj_description(p.oid, 'pg_policy') IS NULL;
 SELECT p.proname AS unpinned, l.lanname, p.prokind FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
  WHERE p.pronamespace = 'boocoder'::regnamespace AND l.lanname <> 'c'
-   AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c ~ '^search_path=pg_catalog, pg_temp$');
+   AND p.prosqlbody IS NULL AND NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE c ~ '^search_path=pg_catalog, pg_temp$');
 SELECT p.oid::regprocedure AS definer FROM pg_proc p WHERE p.pronamespace = 'boocoder'::regnamespace AND p.prosecdef;
 SELECT c.relname AS without_rls FROM pg_class c
  WHERE c.relnamespace = 'boocoder'::regnamespace AND c.relkind = 'r' AND NOT c.relrowsecurity ORDER BY 1;
