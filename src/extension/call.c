@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/fd.h"
+#include "storage/ipc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
@@ -28,6 +29,7 @@
 
 #define CALL_TIMEOUT_MS 30000
 #define REAP_TRIES 200
+#define MAX_UNREAPED 16
 
 PG_FUNCTION_INFO_V1(bc_sql_inspect);
 PG_FUNCTION_INFO_V1(bc_sql_check_host);
@@ -75,50 +77,87 @@ await_result(BcChannel *channel)
 	}
 }
 
-/* The runner ends when its socket closes; if not, it is made to. */
+/* Runners that are not ours to kill: a launch prefix led to another user.  The next call looks again. */
+static pid_t unreaped[MAX_UNREAPED];
+static int	nunreaped;
+
 static void
-end_runner(pid_t pid)
+reap_earlier(void)
+{
+	int			left = 0;
+	int			status;
+
+	for (int i = 0; i < nunreaped; i++)
+		if (!bc_process_reap(unreaped[i], &status))
+			unreaped[left++] = unreaped[i];
+	nunreaped = left;
+}
+
+/* The runner ends when its socket closes; if not, or if there is no time, it is made to. */
+static void
+end_runner(pid_t pid, bool hurry)
 {
 	int			status;
 
-	for (int i = 0; i < REAP_TRIES; i++)
+	for (int i = 0; i < (hurry ? 1 : REAP_TRIES); i++)
 	{
 		if (bc_process_reap(pid, &status))
 			return;
-		pg_usleep(i < 10 ? 200 : 5000);
+		if (!hurry)
+			pg_usleep(i < 10 ? 200 : 5000);
 	}
-	(void) kill(pid, SIGKILL);
-	(void) bc_process_reap(pid, &status);
+	if (kill(pid, SIGKILL) == 0)
+	{
+		while (!bc_process_reap(pid, &status))
+			pg_usleep(200);
+	}
+	else if (nunreaped < MAX_UNREAPED)
+		unreaped[nunreaped++] = pid;
+}
+
+typedef struct Call
+{
+	pid_t		pid;
+	BcChannel	channel;
+} Call;
+
+static void
+break_off(int code, Datum arg)
+{
+	Call	   *call = (Call *) DatumGetPointer(arg);
+
+	bc_channel_close(&call->channel);
+	ReleaseExternalFD();
+	end_runner(call->pid, true);
 }
 
 static Datum
 call_runner(char *const *prefix, const char *order)
 {
-	BcChannel	channel;
+	Call		call;
 	int			fd;
-	pid_t		pid = bc_process_start(prefix, NULL, &fd);
 	Datum		result = (Datum) 0;
 
-	if (pid < 0)
+	reap_earlier();
+	call.pid = bc_process_start(prefix, NULL, &fd);
+	if (call.pid < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYSTEM_ERROR),
 				 errmsg("could not start boocoder-runner: %m"),
 				 errhint("Check that boocoder-runner is installed beside the library.")));
 	ReserveExternalFD();
-	bc_channel_open(&channel, fd);
-	PG_TRY();
+	bc_channel_open(&call.channel, fd);
+	/* also when the backend is terminated */
+	PG_ENSURE_ERROR_CLEANUP(break_off, PointerGetDatum(&call));
 	{
-		bc_channel_send(&channel, BC_FRAME_ORDER, 1, order, strlen(order));
-		await_result(&channel);
-		result = DirectFunctionCall1(jsonb_in, CStringGetDatum(channel.message.data));
+		bc_channel_send(&call.channel, BC_FRAME_ORDER, 1, order, strlen(order));
+		await_result(&call.channel);
+		result = DirectFunctionCall1(jsonb_in, CStringGetDatum(call.channel.message.data));
 	}
-	PG_FINALLY();
-	{
-		bc_channel_close(&channel);
-		ReleaseExternalFD();
-		end_runner(pid);
-	}
-	PG_END_TRY();
+	PG_END_ENSURE_ERROR_CLEANUP(break_off, PointerGetDatum(&call));
+	bc_channel_close(&call.channel);
+	ReleaseExternalFD();
+	end_runner(call.pid, false);
 	return result;
 }
 

@@ -34,6 +34,17 @@
 #define bc_wait_event(cache, name) ((void) (cache), PG_WAIT_EXTENSION)
 #endif
 
+/*
+ * CHECK_FOR_INTERRUPTS() for a worker outside of a transaction: there is
+ * nothing to cancel then, and pg_cancel_backend() must not end it.
+ */
+static inline void
+bc_serve_interrupts(void)
+{
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+}
+
 /* May "role" connect to "database"? */
 static inline bool
 bc_may_connect(Oid database, Oid role)
@@ -53,6 +64,20 @@ bc_owns_database(Oid database)
 #else
 	return pg_database_ownercheck(database, GetUserId());
 #endif
+}
+
+static inline bool
+bc_is_template(Oid database)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	bool		result = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		result = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+		ReleaseSysCache(tuple);
+	}
+	return result;
 }
 
 /* The server has a function for this, too; but 14, and the earlier minor versions of 15, do not export it. */

@@ -77,6 +77,12 @@ take_slot(Oid database)
 		bc_shmem_wake_launcher();
 		taken = true;
 	}
+	else if (slot != NULL && slot->pid == 0)
+	{
+		/* Who holds the database is not to wait for us. */
+		slot->state = BC_DB_PROBE;
+		slot->next_start = 0;
+	}
 	LWLockRelease(bc_shared->lock);
 	return taken;
 }
@@ -128,6 +134,7 @@ publish_status(void)
 	slot->jobs = bc_jobs_count();
 	slot->spares = bc_runners_spare_count();
 	slot->events = bc_sink_last_seq();
+	slot->failures = 0;
 	LWLockRelease(bc_shared->lock);
 }
 
@@ -248,7 +255,7 @@ wait_and_serve(long timeout_ms)
 	n = WaitEventSetWait(wait_set, timeout_ms, events, lengthof(events),
 						 bc_wait_event(wait_event, "BoocoderDispatcherMain"));
 	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
+	bc_serve_interrupts();
 	for (int i = 0; i < n; i++)
 	{
 		dlist_iter	iter;
@@ -271,6 +278,13 @@ wait_and_serve(long timeout_ms)
 	}
 }
 
+/* How many tasks may be begun?  Each needs a runner, and each runner a descriptor of ours. */
+static int
+free_slots(void)
+{
+	return Max(Min(bc_max_running - bc_tasks_count(), bc_runners_room()), 0);
+}
+
 /* Asks the database what to do, or only for a task, and begins to do it. */
 static void
 next_actions(TimestampTz now, bool everything)
@@ -280,7 +294,7 @@ next_actions(TimestampTz now, bool everything)
 
 	if (everything)
 		next_poll = TimestampTzPlusMilliseconds(now, bc_poll_interval_ms);
-	switch (bc_db_next_actions(Max(bc_max_running - bc_tasks_count(), 0),
+	switch (bc_db_next_actions(free_slots(),
 							   BC_MAX_JOBS - bc_jobs_count(), everything, &actions))
 	{
 		case BC_DB_OK:
@@ -375,11 +389,11 @@ serve(Oid extension)
 	 * stays, so that the commits that follow do not even wake us.
 	 */
 	work = pg_atomic_fetch_and_u32(&slot->work,
-								   bc_tasks_count() < bc_max_running ? 0 : BC_WORK_TASKS);
+								   free_slots() > 0 ? 0 : BC_WORK_TASKS);
 	if ((work & BC_WORK_RECHECK) && bc_db_extension() != extension)
 		leave_absent();
 	everything = (work & BC_WORK_REQUESTS) || slots_freed || now >= next_poll;
-	if (everything || ((work & BC_WORK_TASKS) && bc_tasks_count() < bc_max_running))
+	if (everything || ((work & BC_WORK_TASKS) && free_slots() > 0))
 	{
 		next_actions(now, everything);
 		times[0] = bc_tasks_tick(now);
@@ -406,7 +420,7 @@ pause_before_start(void)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 AFTER_FAILURE_MS, bc_wait_event(wait_event, "BoocoderReconcile"));
 	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
+	bc_serve_interrupts();
 	leave_if_held();
 	if (!OidIsValid(bc_db_extension()))
 		leave_absent();
@@ -498,7 +512,6 @@ bc_dispatcher_main(Datum arg)
 		leave_absent();
 	LWLockAcquire(bc_shared->lock, LW_EXCLUSIVE);
 	slot->state = BC_DB_RUNNING;
-	slot->failures = 0;
 	LWLockRelease(bc_shared->lock);
 	ereport(LOG, (errmsg("%s started", MyBgworkerEntry->bgw_name)));
 

@@ -16,6 +16,7 @@
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "extension/compat.h"
 #include "extension/hooks.h"
 #include "extension/shmem.h"
@@ -62,6 +63,8 @@ announce_extension_change(void)
 
 	LWLockAcquire(bc_shared->lock, LW_EXCLUSIVE);
 	db = bc_shmem_find(MyDatabaseId, true);
+	if (db == NULL)
+		db = bc_shmem_recycle(MyDatabaseId, NULL);
 	if (db != NULL)
 	{
 		db->recheck = true;
@@ -113,7 +116,7 @@ at_transaction_end(XactEvent event, void *arg)
 			committed = true;
 			break;
 		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:	/* COMMIT PREPARED is found by the poll */
+		case XACT_EVENT_PREPARE:	/* see after_commit_prepared() */
 			committed = false;
 			break;
 		case XACT_EVENT_PARALLEL_COMMIT:
@@ -171,7 +174,7 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 	if (previous_object_access)
 		previous_object_access(access, class_id, object_id, sub_id, arg);
 
-	if (access != OAT_POST_CREATE && access != OAT_DROP)
+	if (access != OAT_POST_CREATE && access != OAT_DROP && access != OAT_POST_ALTER)
 		return;
 	/* Which extension it is shows when the worker looks; such changes are rare. */
 	if (class_id == ExtensionRelationId)
@@ -181,6 +184,7 @@ object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, 
 	}
 	else if (class_id == DatabaseRelationId)
 	{
+		/* altered: perhaps it allows connections now */
 		watch_transaction();
 		databases_changed = true;
 	}
@@ -229,7 +233,7 @@ static bool
 may_clear(Node *statement, Oid database)
 {
 	return bc_owns_database(database) ||
-		(IsA(statement, CreatedbStmt) && bc_may_create_databases());
+		(IsA(statement, CreatedbStmt) && bc_is_template(database) && bc_may_create_databases());
 }
 
 /* Keeps the dispatcher out of "database" until the transaction ends; waits for it to leave. */
@@ -272,12 +276,45 @@ hold_database(Oid database)
 	}
 }
 
+/*
+ * What was prepared is done now, perhaps by another backend and long ago, so
+ * nobody knows what it was.  That it inserted tasks is assumed; whether it
+ * made or dropped the extension is seen.
+ */
+static void
+after_commit_prepared(void)
+{
+	BcDatabase *db = bc_shmem_my_database();
+	bool		served = db != NULL && db->state != BC_DB_ABSENT;
+
+	bc_wake_at_commit(BC_WORK_TASKS | BC_WORK_REQUESTS);
+	if (OidIsValid(get_extension_oid("boocoder", true)) != served)
+		extension_changed = true;
+}
+
+/* A database that lets more people in may let the dispatcher in. */
+static bool
+opens_databases(Node *statement)
+{
+	return IsA(statement, GrantStmt) && ((GrantStmt *) statement)->objtype == OBJECT_DATABASE;
+}
+
+static bool
+commits_prepared(Node *statement)
+{
+	return IsA(statement, TransactionStmt) &&
+		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
+}
+
 static void
 utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		ProcessUtilityContext context, ParamListInfo params,
 		QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
 {
+	/* Where the command is a COMMIT, say, the statement is not there any more afterwards. */
 	const char *name = database_to_clear(pstmt->utilityStmt);
+	bool		prepared = commits_prepared(pstmt->utilityStmt);
+	bool		opens = opens_databases(pstmt->utilityStmt);
 
 	if (name != NULL && !OidIsValid(held_database))
 	{
@@ -293,6 +330,14 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	else
 		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, environment,
 								dest, completion);
+
+	if (prepared)
+		after_commit_prepared();
+	if (opens)
+	{
+		watch_transaction();
+		databases_changed = true;
+	}
 }
 
 void

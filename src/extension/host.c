@@ -14,6 +14,7 @@
 #include "access/xlog.h"
 #include "extension/guc.h"
 #include "extension/host.h"
+#include "extension/runners.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "postmaster/postmaster.h"
@@ -241,7 +242,8 @@ bc_sql_host(PG_FUNCTION_ARGS)
 	add_int(&json, "probe_timeout_ms", bc_probe_timeout_ms);
 	add_int(&json, "permission_timeout_ms", bc_permission_timeout_ms);
 	add_int(&json, "idle_ttl_ms", bc_idle_ttl_ms);
-	add_int(&json, "max_warm", bc_max_warm);
+	/* those that are at work need descriptors, too */
+	add_int(&json, "max_warm", Min(bc_max_warm, bc_runners_limit() / 2));
 	add_int(&json, "worktree_grace_ms", bc_worktree_grace_ms);
 	add_int(&json, "worktree_budget", (int64) bc_worktree_budget_mb * 1024 * 1024);
 	add_int(&json, "max_turns", bc_max_turns);

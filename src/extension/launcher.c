@@ -38,6 +38,12 @@
 /* Probes of databases that may have nothing to serve, at the same time */
 #define MAX_STARTING 3
 
+/* Databases without the extension whose slots were given to others; hooks.c gets them one when it comes. */
+static List *absent = NIL;
+
+/* Are there databases that wait for a slot to be looked into? */
+static bool crowded = false;
+
 void
 bc_launcher_register(void)
 {
@@ -92,6 +98,40 @@ connectable_databases(Oid role)
 }
 
 /*
+ * A slot for a database that nobody has looked into.  False when all slots
+ * are in use: the next one that turns out to be for nothing is taken.
+ */
+static bool
+give_slot(Oid database)
+{
+	Oid			given_up;
+	MemoryContext old;
+
+	if (bc_shmem_find(database, false) != NULL || list_member_oid(absent, database) ||
+		bc_shmem_find(database, true) != NULL)
+		return true;
+	if (bc_shmem_recycle(database, &given_up) == NULL)
+		return false;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	absent = lappend_oid(absent, given_up);
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+/* Forgets what it knows of databases that are not there, or closed, now. */
+static void
+forget_absent(const List *databases)
+{
+	ListCell   *cell;
+
+	foreach(cell, absent)
+	{
+		if (!list_member_oid(databases, lfirst_oid(cell)))
+			absent = foreach_delete_current(absent, cell);
+	}
+}
+
+/*
  * Makes the slots match pg_database.  Returns the role of the dispatchers;
  * without that role no database has the extension.
  */
@@ -119,8 +159,10 @@ scan_databases(void)
 			!list_member_oid(databases, db->oid))
 			db->oid = InvalidOid;
 	}
+	forget_absent(databases);
+	crowded = false;
 	foreach(cell, databases)
-		(void) bc_shmem_find(lfirst_oid(cell), true);
+		crowded |= !give_slot(lfirst_oid(cell));
 	LWLockRelease(bc_shared->lock);
 
 	CommitTransactionCommand();
@@ -261,7 +303,7 @@ bc_launcher_main(Datum arg)
 		LWLockRelease(bc_shared->lock);
 
 		/* Without the role nothing can be served; CREATE EXTENSION wakes us. */
-		if (rescan || !OidIsValid(role))
+		if (rescan || crowded || !OidIsValid(role))
 			role = scan_databases();
 		wait = OidIsValid(role) ? start_due(role) : -1;
 		MemoryContextSwitchTo(old);
@@ -271,7 +313,7 @@ bc_launcher_main(Datum arg)
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (wait >= 0 ? WL_TIMEOUT : 0),
 						 wait, bc_wait_event(wait_event, "BoocoderLauncherMain"));
 		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		bc_serve_interrupts();
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "extension/compat.h"
 #include "extension/host.h"
 #include "extension/leftovers.h"
 #include "extension/process.h"
@@ -19,7 +20,8 @@
 #include "nodes/pg_list.h"
 #include "storage/fd.h"
 
-#define WAIT_MS 2000
+#define WAIT_MS 4000
+#define PATIENCE_MS 2000
 #define STEP_MS 10
 
 /* Reads a small file of /proc; its length, or -1. */
@@ -140,7 +142,7 @@ find(void)
 
 /* By a handle that was got before the last look: the pid can't have become another's. */
 static void
-kill_one(pid_t pid)
+kill_one(pid_t pid, int signal)
 {
 #ifdef SYS_pidfd_open
 	int			handle = (int) syscall(SYS_pidfd_open, pid, 0);
@@ -148,13 +150,13 @@ kill_one(pid_t pid)
 	if (handle >= 0)
 	{
 		if (is_ours(pid))
-			(void) syscall(SYS_pidfd_send_signal, handle, SIGKILL, NULL, 0);
+			(void) syscall(SYS_pidfd_send_signal, handle, signal, NULL, 0);
 		close(handle);
 		return;
 	}
 #endif
 	if (is_ours(pid))
-		(void) kill(pid, SIGKILL);
+		(void) kill(pid, signal);
 }
 
 void
@@ -164,17 +166,19 @@ bc_leftovers_kill(void)
 	ListCell   *cell;
 
 	foreach(cell, found)
-	{
-		pid_t		pid = lfirst_int(cell);
-
-		kill_one(pid);
 		ereport(LOG,
-				(errmsg("boocoder ended process %d, a runner that an earlier dispatcher of this database left",
-						(int) pid)));
-	}
+				(errmsg("boocoder ends process %d, a runner that an earlier dispatcher of this database left",
+						lfirst_int(cell))));
+	/*
+	 * They end in order first: where the postmaster is process 1, it is their
+	 * parent now, and takes a child that is killed for a backend that crashed.
+	 */
 	for (int waited = 0; found != NIL && waited < WAIT_MS; waited += STEP_MS)
 	{
-		CHECK_FOR_INTERRUPTS();
+		if (waited == 0 || waited == PATIENCE_MS)
+			foreach(cell, found)
+				kill_one(lfirst_int(cell), waited == 0 ? SIGTERM : SIGKILL);
+		bc_serve_interrupts();
 		pg_usleep(STEP_MS * 1000L);
 		found = find();
 	}

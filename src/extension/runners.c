@@ -6,12 +6,17 @@
 #include "postgres.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 #include "extension/host.h"
+#include "extension/jobs.h"
 #include "extension/process.h"
 #include "extension/runners.h"
+#include "miscadmin.h"
 #include "storage/fd.h"
+#include "storage/ipc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -20,6 +25,11 @@
 /* After a spare that could not be started or did not live */
 #define SPARE_RETRY_MS 1000
 #define STARTS_PER_CALL 2
+/* The wait set, and what the server may want besides */
+#define OTHER_FDS 2
+/* How long the end of the process waits for its children */
+#define END_MS 2000
+#define END_STEP_MS 5
 
 static dlist_head runners;
 static int	nrunners;
@@ -33,10 +43,41 @@ static pid_t *ended;
 static int	nended;
 static int	max_ended;
 
+/*
+ * At the end of the process.  No child is to outlive it: the postmaster may be
+ * process 1 of a container, and takes a stranger that is killed for a backend
+ * that crashed.
+ */
+static void
+end_all(int code, Datum arg)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &runners)
+	{
+		BcRunner   *runner = dlist_container(BcRunner, node, iter.cur);
+
+		(void) shutdown(runner->channel.fd, SHUT_RDWR);
+	}
+	for (int waited = 0; waited < END_MS; waited += END_STEP_MS)
+	{
+		pid_t		pid;
+
+		while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+			;
+		if (pid < 0 && errno == ECHILD)
+			return;
+		pg_usleep(END_STEP_MS * 1000L);
+	}
+}
+
 void
 bc_runners_init(void)
 {
 	dlist_init(&runners);
+	/* What a runner leaves when it is killed becomes ours. */
+	(void) prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	before_shmem_exit(end_all, (Datum) 0);
 	max_ended = 16;
 	ended = MemoryContextAlloc(TopMemoryContext, max_ended * sizeof(pid_t));
 }
@@ -50,10 +91,17 @@ start(char *const *prefix)
 	pid_t		pid;
 	int			fd;
 
+	if (!AcquireExternalFD())
+		return NULL;			/* errno is set */
 	pid = bc_process_start(prefix, bc_host_origin(), &fd);
 	if (pid < 0)
+	{
+		int			error = errno;
+
+		ReleaseExternalFD();
+		errno = error;
 		return NULL;
-	ReserveExternalFD();
+	}
 	context = AllocSetContextCreate(TopMemoryContext, "boocoder runner", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
 	runner = palloc0(sizeof(BcRunner));
@@ -148,7 +196,8 @@ bc_runners_close(BcRunner *runner)
 		max_ended *= 2;
 		ended = repalloc(ended, max_ended * sizeof(pid_t));
 	}
-	ended[nended++] = runner->pid;
+	if (runner->pid > 0)
+		ended[nended++] = runner->pid;
 	if (runner->turn == 0)
 		nspares--;
 	nrunners--;
@@ -162,8 +211,9 @@ bc_runners_close(BcRunner *runner)
 void
 bc_runners_kill(BcRunner *runner)
 {
-	/* Not reaped yet, so the pid can't be anybody else's. */
-	(void) kill(runner->pid, SIGKILL);
+	/* While it is not reaped the pid can't be anybody else's. */
+	if (runner->pid > 0)
+		(void) kill(runner->pid, SIGKILL);
 	/* What a launch prefix started may be out of reach; the end of its input is not. */
 	(void) shutdown(runner->channel.fd, SHUT_RDWR);
 }
@@ -224,19 +274,40 @@ bc_runners_read(BcRunner *runner)
 	}
 }
 
-bool
-bc_runners_reap(void)
+/* A child of ours is gone; or one that a runner left when it was killed. */
+static void
+reaped(pid_t pid)
 {
-	int			left = 0;
+	dlist_iter	iter;
 
 	for (int i = 0; i < nended; i++)
 	{
-		int			status;
-
-		if (!bc_process_reap(ended[i], &status))
-			ended[left++] = ended[i];
+		if (ended[i] == pid)
+		{
+			ended[i] = ended[--nended];
+			return;
+		}
 	}
-	nended = left;
+	/* Its connection says the rest. */
+	dlist_foreach(iter, &runners)
+	{
+		BcRunner   *runner = dlist_container(BcRunner, node, iter.cur);
+
+		if (runner->pid == pid)
+			runner->pid = 0;
+	}
+}
+
+bool
+bc_runners_reap(void)
+{
+	pid_t		pid;
+
+	while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+		reaped(pid);
+	/* none at all, so whatever is in the list is nobody */
+	if (pid < 0 && errno == ECHILD)
+		nended = 0;
 	return nended > 0;
 }
 
@@ -259,6 +330,19 @@ int
 bc_runners_count(void)
 {
 	return nrunners;
+}
+
+int
+bc_runners_limit(void)
+{
+	/* A third of the server's descriptors is for what it does not open as files; some of that is not for tasks. */
+	return Max(max_safe_fds / 3 - BC_MAX_JOBS - OTHER_FDS, 1);
+}
+
+int
+bc_runners_room(void)
+{
+	return bc_runners_limit() - nrunners + nspares;
 }
 
 int

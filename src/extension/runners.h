@@ -38,7 +38,7 @@ typedef struct BcRunnerOwner
 struct BcRunner
 {
 	dlist_node	node;
-	pid_t		pid;
+	pid_t		pid;			/* 0: it is reaped already */
 	BcChannel	channel;
 	MemoryContext context;
 	uint64		turn;			/* generation of its order; 0: spare */
@@ -88,7 +88,7 @@ extern void bc_runners_kill(BcRunner *runner);
 /* Reads what a runner sent, up to a fair share, and calls its owner. */
 extern void bc_runners_read(BcRunner *runner);
 
-/* Reaps ended runners; true when some are left to be reaped. */
+/* Reaps whatever has ended; true when closed runners are left to be reaped. */
 extern bool bc_runners_reap(void);
 
 /* Is the runner "pid", which was closed, not reaped yet? */
@@ -98,6 +98,13 @@ extern bool bc_runners_ending(pid_t pid);
 extern dlist_head *bc_runners_all(void);
 extern int	bc_runners_count(void);
 extern int	bc_runners_spare_count(void);
+
+/*
+ * How many runners the descriptors of a server process are enough for, and
+ * how many of those are not at work, or kept.
+ */
+extern int	bc_runners_limit(void);
+extern int	bc_runners_room(void);
 
 /* Changes whenever a runner was added or closed. */
 extern uint64 bc_runners_version(void);

@@ -79,6 +79,25 @@ bc_shmem_install(void)
 	shmem_startup_hook = startup;
 }
 
+static BcDatabase *
+take_slot(BcDatabase *db, Oid database)
+{
+	db->oid = database;
+	db->state = BC_DB_PROBE;
+	db->holds = 0;
+	db->recheck = false;
+	db->pid = 0;
+	db->latch = NULL;
+	db->failures = 0;
+	db->next_start = 0;
+	db->started_at = 0;
+	db->turns = db->jobs = db->spares = 0;
+	db->events = 0;
+	db->last_error[0] = '\0';
+	pg_atomic_write_u32(&db->work, 0);
+	return db;
+}
+
 BcDatabase *
 bc_shmem_find(Oid database, bool create)
 {
@@ -93,23 +112,23 @@ bc_shmem_find(Oid database, bool create)
 		if (free_slot == NULL && !OidIsValid(db->oid))
 			free_slot = db;
 	}
-	if (!create || free_slot == NULL)
-		return NULL;
+	return create && free_slot != NULL ? take_slot(free_slot, database) : NULL;
+}
 
-	free_slot->oid = database;
-	free_slot->state = BC_DB_PROBE;
-	free_slot->holds = 0;
-	free_slot->recheck = false;
-	free_slot->pid = 0;
-	free_slot->latch = NULL;
-	free_slot->failures = 0;
-	free_slot->next_start = 0;
-	free_slot->started_at = 0;
-	free_slot->turns = free_slot->jobs = free_slot->spares = 0;
-	free_slot->events = 0;
-	free_slot->last_error[0] = '\0';
-	pg_atomic_write_u32(&free_slot->work, 0);
-	return free_slot;
+BcDatabase *
+bc_shmem_recycle(Oid database, Oid *given_up)
+{
+	for (int i = 0; i < bc_shared->ndatabases; i++)
+	{
+		BcDatabase *db = &bc_shared->databases[i];
+
+		if (db->state != BC_DB_ABSENT || db->pid != 0 || db->holds != 0 || db->recheck)
+			continue;
+		if (given_up != NULL)
+			*given_up = db->oid;
+		return take_slot(db, database);
+	}
+	return NULL;
 }
 
 BcDatabase *
@@ -119,7 +138,7 @@ bc_shmem_my_database(void)
 
 	if (bc_shared == NULL)
 		return NULL;
-	/* Nobody can drop the database we are connected to, so the slot stays. */
+	/* Nobody can drop the database we are connected to; without the extension its slot may be given to another. */
 	if (mine == NULL || mine->oid != MyDatabaseId)
 	{
 		LWLockAcquire(bc_shared->lock, LW_SHARED);

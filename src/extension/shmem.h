@@ -81,7 +81,14 @@ extern void bc_shmem_install(void);
  */
 extern BcDatabase *bc_shmem_find(Oid database, bool create);
 
-/* The same for the own database, taking the lock itself for the search; slots are stable. */
+/*
+ * A slot for "database" when none is free: that of a database without the
+ * extension, which "given_up" (unless NULL) then names.  NULL when there is
+ * none.  The caller holds the lock, exclusively.
+ */
+extern BcDatabase *bc_shmem_recycle(Oid database, Oid *given_up);
+
+/* The slot of the own database, taking the lock itself for the search. */
 extern BcDatabase *bc_shmem_my_database(void);
 
 /* Sets the launcher's latch.  The caller holds the lock. */
