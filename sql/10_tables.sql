@@ -81,6 +81,7 @@ CREATE TABLE boocoder.projects (
 );
 COMMENT ON TABLE boocoder.projects IS 'git repositories that agents work on';
 COMMENT ON COLUMN boocoder.projects.base_branch IS 'where new worktrees begin; NULL: what is checked out';
+COMMENT ON COLUMN boocoder.projects.allowed_read_paths IS 'absolute paths that its agents can read besides, in the sandbox';
 COMMENT ON COLUMN boocoder.projects.setup IS 'shell commands run once in each new worktree, inside the sandbox';
 COMMENT ON COLUMN boocoder.projects.teardown IS 'shell commands run in a worktree before it is removed, inside the sandbox';
 COMMENT ON COLUMN boocoder.projects.copy_files IS 'patterns of ignored files that are copied from the checkout into each new worktree, beside those of its .worktreeinclude';
@@ -339,6 +340,8 @@ CREATE INDEX pending_changes_applying ON boocoder.pending_changes (id) WHERE sta
 CREATE INDEX ON boocoder.pending_changes (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX pending_changes_applied ON boocoder.pending_changes (session_id, path) WHERE status = 'applied';
 CREATE INDEX pending_changes_rejected ON boocoder.pending_changes (session_id, path) WHERE status = 'rejected';
+-- compressing a large diff takes longer than all else that is done to it
+ALTER TABLE boocoder.pending_changes ALTER COLUMN diff SET STORAGE EXTERNAL;
 COMMENT ON COLUMN boocoder.pending_changes.staged IS 'marked by stage_changes(); decides nothing';
 COMMENT ON TABLE boocoder.pending_changes IS 'what agents changed, a row a file, waiting for a decision; decided rows stay as history';
 COMMENT ON COLUMN boocoder.pending_changes.agent IS 'who made the change; NULL: a person';

@@ -86,6 +86,18 @@ CREATE TRIGGER forget_events AFTER DELETE ON boocoder.tasks REFERENCING OLD TABL
 	FOR EACH STATEMENT EXECUTE FUNCTION boocoder._forget_events();
 COMMENT ON TRIGGER forget_events ON boocoder.tasks IS 'events go with their task';
 
+CREATE FUNCTION boocoder._refuse_delete() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RAISE EXCEPTION 'an agent is at work on task %', OLD.id
+		USING ERRCODE = 'BC004', HINT = 'Cancel it first: boocoder.cancel().';
+END
+$$;
+COMMENT ON FUNCTION boocoder._refuse_delete() IS 'trigger: keeps a task while its agent is at work (SQLSTATE BC004)';
+CREATE TRIGGER goes BEFORE DELETE ON boocoder.tasks FOR EACH ROW WHEN (OLD.state IN ('running', 'blocked'))
+	EXECUTE FUNCTION boocoder._refuse_delete();
+COMMENT ON TRIGGER goes ON boocoder.tasks IS 'keeps a task while its agent is at work';
+
 CREATE FUNCTION boocoder._refuse_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -288,7 +300,7 @@ CREATE FUNCTION boocoder._new_agent_session() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF current_user <> 'boocoder_worker' THEN
-		PERFORM 1 FROM boocoder.chats c WHERE c.id = NEW.chat_id FOR UPDATE;
+		PERFORM 1 FROM boocoder.chats c WHERE c.id = NEW.chat_id FOR NO KEY UPDATE;
 	END IF;
 	RETURN NEW;
 END

@@ -25,12 +25,23 @@ BEGIN
 	IF p.worktree_root IS NULL AND cardinality(p.launch_prefix) = 0 THEN
 		RETURN host ->> 'worktree_root';
 	END IF;
-	-- clusters and databases that share a root must not share worktrees
-	RETURN rtrim(coalesce(p.worktree_root, '~/.local/share/boocoder'), '/') || '/' || (host ->> 'origin');
+	-- clusters and databases that share a root must not share worktrees, nor must two lives of the extension
+	RETURN rtrim(coalesce(p.worktree_root, '~/.local/share/boocoder'), '/') || '/' || (host ->> 'place');
 END
 $$;
 COMMENT ON FUNCTION boocoder._worktree_root(boocoder.projects, jsonb) IS
 	'where the worktrees of a project are made; ~/ is the home of the user that its runners run as';
+
+CREATE FUNCTION boocoder._for_project(host jsonb, p boocoder.projects) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF cardinality(p.allowed_read_paths) = 0 THEN
+		RETURN host;
+	END IF;
+	RETURN jsonb_set(host, '{sandbox,ro_paths}', (host #> '{sandbox,ro_paths}') || to_jsonb(p.allowed_read_paths));
+END
+$$;
+COMMENT ON FUNCTION boocoder._for_project(jsonb, boocoder.projects) IS 'the facts about the host, with what agents of a project may read besides';
 
 CREATE FUNCTION boocoder._argv(v boocoder.providers, install_path text) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -131,6 +131,7 @@ BEGIN
 	  LEFT JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
 	 WHERE p.id = t.project_id;
 	project := r.project;
+	host := boocoder._for_project(host, project);
 	provider := r.provider;
 	worktree := r.worktree;
 	agent_name := r.agent;

@@ -16,7 +16,8 @@ BEGIN
 		 GROUP BY 1, 2, 3, 4 ORDER BY 2, 1
 	LOOP
 		-- a client that holds a lock on one of them delays this decision only
-		PERFORM 1 FROM boocoder.worktrees w WHERE w.id = decision.worktree_id FOR KEY SHARE SKIP LOCKED;
+		PERFORM 1 FROM boocoder.worktrees w, boocoder.projects p
+		 WHERE w.id = decision.worktree_id AND p.id = decision.project_id FOR KEY SHARE OF w, p SKIP LOCKED;
 		CONTINUE WHEN NOT FOUND;
 		WITH free AS (
 			SELECT c.id FROM boocoder.pending_changes c
@@ -45,7 +46,7 @@ BEGIN
 	   -- claimed before the removal was committed: the agent ends first
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks t
 						WHERE t.session_id = w.session_id AND t.state IN ('running', 'blocked'))
-	   FOR KEY SHARE OF w SKIP LOCKED;
+	   FOR KEY SHARE OF w, p SKIP LOCKED;
 END
 $$;
 COMMENT ON FUNCTION boocoder._make_jobs(jsonb) IS 'turns decisions that nobody acted on yet into jobs';
@@ -88,6 +89,7 @@ BEGIN
 	END IF;
 	SELECT * INTO STRICT p FROM boocoder.projects x WHERE x.id = j.project_id;
 	SELECT * INTO STRICT w FROM boocoder.worktrees x WHERE x.id = j.worktree_id;
+	host := boocoder._for_project(host, p);
 	prefix := nullif(p.launch_prefix, '{}');
 	root := boocoder._root(w.path);
 	IF j.kind IN ('assess', 'rewrite', 'revive') THEN
@@ -252,6 +254,10 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	problem text;
 BEGIN
+	PERFORM 1 FROM boocoder.jobs q WHERE q.id = j.id AND q.state = 'queued' FOR NO KEY UPDATE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
 	UPDATE boocoder.jobs q SET state = 'running' WHERE q.id = j.id;
 	BEGIN
 		SELECT o.job_order, o.prefix INTO job_order, prefix FROM boocoder._job_order(j, host) o;

@@ -54,7 +54,8 @@ CREATE FUNCTION boocoder._can_end(t boocoder.tasks) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	PERFORM 1 FROM boocoder.projects p, boocoder.sessions s, boocoder.chats c
-	 WHERE p.id = t.project_id AND s.id = t.session_id AND c.id = t.chat_id FOR KEY SHARE OF p, s, c SKIP LOCKED;
+	 WHERE p.id = t.project_id AND s.id = t.session_id AND c.id = t.chat_id
+	   FOR KEY SHARE OF p, s SKIP LOCKED FOR NO KEY UPDATE OF c SKIP LOCKED;
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
@@ -141,6 +142,8 @@ RETURNS TABLE (kind text, task_id bigint, fence bigint, job_id bigint,
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	host jsonb;
+	-- what an earlier pass found obstructed, when there was too much of it for one pass
+	before jsonb := nullif(current_setting('boocoder_dispatcher.skipped', true), '')::jsonb;
 	skipped bigint[] := '{}';
 	skipped_sessions bigint[] := '{}';
 	skipped_projects bigint[] := '{}';
@@ -190,6 +193,11 @@ BEGIN
 		END IF;
 	END IF;
 
+	IF (before ->> 'until')::timestamptz > clock_timestamp() THEN
+		skipped := ARRAY(SELECT jsonb_array_elements_text(before -> 'tasks')::bigint);
+		skipped_sessions := ARRAY(SELECT jsonb_array_elements_text(before -> 'sessions')::bigint);
+		skipped_projects := ARRAY(SELECT jsonb_array_elements_text(before -> 'projects')::bigint);
+	END IF;
 	-- One claim, or a limited number of tasks that can't run: no transaction is to get old.
 	WHILE free_slots > 0 AND looks < 100 LOOP
 		looks := looks + 1;
@@ -239,6 +247,14 @@ BEGIN
 		END IF;
 	END LOOP;
 
+	IF looks = 100 THEN
+		-- the next pass looks behind them, and after a while at them again
+		PERFORM set_config('boocoder_dispatcher.skipped', jsonb_build_object('tasks', skipped, 'sessions', skipped_sessions,
+			'projects', skipped_projects, 'until', coalesce(CASE WHEN (before ->> 'until')::timestamptz > clock_timestamp()
+															THEN (before ->> 'until')::timestamptz END, clock_timestamp() + interval '2 s'))::text, false);
+	ELSIF before IS NOT NULL THEN
+		PERFORM set_config('boocoder_dispatcher.skipped', '', false);
+	END IF;
 	IF NOT everything AND looks < 100 THEN
 		RETURN;
 	END IF;
@@ -290,7 +306,7 @@ BEGIN
 	END LOOP;
 
 	IF looks = 100 THEN
-		next_due := now();
+		next_due := clock_timestamp() + interval '20 ms';
 	ELSE
 		SELECT least((SELECT min(x.run_at) FROM boocoder.tasks x
 					   WHERE x.state = 'pending' AND x.run_at IS NOT NULL AND x.run_at > now()),
@@ -349,6 +365,7 @@ BEGIN
 	  LEFT JOIN boocoder.backends b ON b.task_id = t.id AND b.state = 'busy'
 	 WHERE p.id = t.project_id;
 	project := r.project;
+	host := boocoder._for_project(host, project);
 	provider := r.provider;
 	worktree := r.worktree;
 	orders := boocoder._orders(t, project, worktree, provider, r.argv, coalesce(t.mode, r.wanted_mode), host);

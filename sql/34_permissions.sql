@@ -137,7 +137,7 @@ BEGIN
 		RETURN;
 	END IF;
 
-	PERFORM 1 FROM boocoder.chats c WHERE c.id = t.chat_id FOR KEY SHARE SKIP LOCKED;
+	PERFORM 1 FROM boocoder.chats c WHERE c.id = t.chat_id FOR NO KEY UPDATE SKIP LOCKED;
 	IF NOT FOUND THEN
 		RETURN;
 	END IF;

@@ -116,12 +116,12 @@ BEGIN
 	END IF;
 	INSERT INTO boocoder.jobs (kind, project_id, worktree_id)
 	SELECT CASE WHEN w.request IS NULL THEN 'assess' WHEN w.status = 'creating' THEN 'revive' ELSE 'rewrite' END, w.project_id, w.id
-	  FROM boocoder.worktrees w
+	  FROM boocoder.worktrees w JOIN boocoder.projects p ON p.id = w.project_id
 	 WHERE (w.request IS NOT NULL OR w.assess_requested_at IS NOT NULL) AND w.status IN ('active', 'creating') AND w.origin = host ->> 'origin'
 	   AND (w.request IS NOT NULL OR w.status = 'active')
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j WHERE j.worktree_id = w.id AND j.state IN ('queued', 'running'))
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.session_id = w.session_id AND t.state IN ('running', 'blocked'))
-	   FOR KEY SHARE OF w SKIP LOCKED;
+	   FOR KEY SHARE OF w, p SKIP LOCKED;
 END
 $$;
 COMMENT ON FUNCTION boocoder._make_worktree_jobs(jsonb) IS 'turns requests about worktrees into jobs, and the end of their time into removals';

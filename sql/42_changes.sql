@@ -30,6 +30,10 @@ BEGIN
 	-- the guard refuses what is decided already
 	UPDATE boocoder.pending_changes c SET status = _decide.status WHERE c.id = ANY (ids);
 	GET DIAGNOSTICS n = ROW_COUNT;
+	IF n < (SELECT count(DISTINCT i) FROM unnest(ids) i) THEN
+		RAISE EXCEPTION 'some of these changes are not yours to decide about'
+			USING ERRCODE = 'BC002', HINT = 'Their project is one that you do not see any more.';
+	END IF;
 	RETURN n;
 END
 $$;

@@ -15,6 +15,17 @@ END
 $$;
 COMMENT ON FUNCTION boocoder._request(bigint) IS 'a request one may see (SQLSTATE BC002)';
 
+CREATE FUNCTION boocoder._check_answered(done boolean, request bigint) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF NOT done THEN
+		RAISE EXCEPTION 'request % is not yours to answer', request
+			USING ERRCODE = 'BC002', HINT = 'Its project is one that you do not see any more.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION boocoder._check_answered(boolean, bigint) IS 'refuses an answer that reached no row (SQLSTATE BC002)';
+
 CREATE FUNCTION boocoder.answer_permission(request bigint, option text) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -29,6 +40,7 @@ BEGIN
 		chosen := boocoder._option(r.options, option);
 	END IF;
 	UPDATE boocoder.permission_requests x SET status = 'answered', chosen_option = coalesce(chosen, option) WHERE x.id = r.id;
+	PERFORM boocoder._check_answered(FOUND, r.id);
 	RETURN coalesce(chosen, option);
 END
 $$;
@@ -49,6 +61,7 @@ BEGIN
 	   SET status = 'answered', content = answer_elicitation.content,
 		   chosen_option = CASE WHEN answer_elicitation.content IS NULL THEN 'decline' ELSE 'accept' END
 	 WHERE x.id = r.id;
+	PERFORM boocoder._check_answered(FOUND, r.id);
 END
 $$;
 COMMENT ON FUNCTION boocoder.answer_elicitation(bigint, jsonb) IS

@@ -46,7 +46,7 @@ GRANT UPDATE (status, forced, request, assess_requested_at) ON boocoder.worktree
 GRANT EXECUTE ON FUNCTION
 	boocoder.run(text, text, text, text, text, bigint, bigint, integer, timestamptz, interval, integer, text, text),
 	boocoder.send(bigint, text), boocoder.cancel(bigint), boocoder.retry(bigint), boocoder.inbox_retry(bigint),
-	boocoder._request(bigint), boocoder._option(jsonb, text), boocoder.answer_permission(bigint, text),
+	boocoder._request(bigint), boocoder._check_answered(boolean, bigint), boocoder._option(jsonb, text), boocoder.answer_permission(bigint, text),
 	boocoder.answer_elicitation(bigint, jsonb), boocoder.set_mode(bigint, text, text),
 	boocoder.add_permission_rule(text, text, text, bigint, text, text, text), boocoder._decide(bigint[], text), boocoder._undecided(bigint), boocoder.apply(bigint),
 	boocoder.apply_changes(bigint[]), boocoder.reject(bigint), boocoder.reject_changes(bigint[]), boocoder.queue_manual_change(bigint, text, text),
@@ -84,7 +84,7 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._agent_prefix(boocoder.projects, boocoder.providers), boocoder._sandbox(boocoder.providers, text, text, jsonb), boocoder._free_ports(jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
 	boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
 	boocoder._candidate(bigint[], bigint[], bigint[], boolean), boocoder._make_jobs(jsonb), boocoder._job_order(boocoder.jobs, jsonb), boocoder._begin_job(boocoder.jobs, jsonb),
-	boocoder._outdated(boocoder.pending_changes), boocoder._job_done(bigint, jsonb), boocoder._disown(jsonb), boocoder._can_end(boocoder.tasks),
+	boocoder._for_project(jsonb, boocoder.projects), boocoder._outdated(boocoder.pending_changes), boocoder._job_done(bigint, jsonb), boocoder._disown(jsonb), boocoder._can_end(boocoder.tasks),
 	boocoder._bypasses_rights(name), boocoder._start(integer), boocoder._reconcile(),
 	boocoder._obstructed(boocoder.tasks), boocoder._leave_the_original(), boocoder._next_actions(integer, integer, boolean),
 	boocoder._prepared(bigint, bigint, jsonb), boocoder._append(bigint[], bigint[], jsonb[]),
@@ -170,7 +170,10 @@ COMMENT ON POLICY visible ON boocoder.jobs IS 'those of visible projects, and al
 CREATE POLICY probe ON boocoder.jobs FOR INSERT TO boocoder_viewer WITH CHECK (kind = 'probe');
 COMMENT ON POLICY probe ON boocoder.jobs IS 'everybody may have agents looked at';
 CREATE POLICY visible ON boocoder.agent_sessions TO boocoder_viewer
-	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id));
+	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id))
+	-- a foreign key would look up, and lock, a session that one does not see
+	WITH CHECK (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id
+						   AND (agent_sessions.session_id IS NULL OR agent_sessions.session_id = c.session_id)));
 COMMENT ON POLICY visible ON boocoder.agent_sessions IS 'those of visible chats';
 CREATE POLICY visible ON boocoder.backends FOR SELECT TO boocoder_viewer
 	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id));
@@ -186,7 +189,8 @@ CREATE POLICY visible ON boocoder.permission_rules FOR SELECT TO boocoder_viewer
 		   AND (project_id IS NULL OR EXISTS (SELECT 1 FROM boocoder.projects p WHERE p.id = project_id)));
 COMMENT ON POLICY visible ON boocoder.permission_rules IS 'general ones, and those of visible projects and tasks';
 CREATE POLICY own_tasks ON boocoder.permission_rules FOR INSERT TO boocoder_user
-	WITH CHECK (task_id IN (SELECT t.id FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id));
+	WITH CHECK (EXISTS (SELECT 1 FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id
+						 WHERE t.id = task_id AND (permission_rules.project_id IS NULL OR permission_rules.project_id = p.id)));
 COMMENT ON POLICY own_tasks ON boocoder.permission_rules IS 'users make rules for tasks in projects they see';
 CREATE POLICY own_rules ON boocoder.permission_rules FOR UPDATE TO boocoder_user
 	USING (created_by = current_user AND task_id IN (SELECT t.id FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id));

@@ -25,6 +25,7 @@
 #endif
 
 #if PG_VERSION_NUM >= 170000
+#define BC_HAS_TRANSACTION_TIMEOUT
 #define bc_create_wait_event_set(nevents) CreateWaitEventSet(NULL, nevents)
 /* A named wait event; "cache" is a static uint32 that holds its number. */
 #define bc_wait_event(cache, name) \

@@ -167,6 +167,9 @@ connect_database(Oid database)
 	setting("default_transaction_isolation", "read committed");
 	setting("statement_timeout", "0");
 	setting("idle_in_transaction_session_timeout", "0");
+#ifdef BC_HAS_TRANSACTION_TIMEOUT
+	setting("transaction_timeout", "0");
+#endif
 	setting("lock_timeout", "50ms");
 	setting("client_min_messages", "error");
 	setting("row_security", "on");

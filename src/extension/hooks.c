@@ -33,8 +33,10 @@ static uint32 pending_work = 0;
 static bool extension_changed = false;
 static bool databases_changed = false;
 
-/* The database this backend keeps free of a dispatcher, or InvalidOid */
-static Oid	held_database = InvalidOid;
+/* The databases this backend keeps free of a dispatcher; one transaction can rename several */
+#define MAX_HELD 16
+static Oid	held[MAX_HELD];
+static int	nheld = 0;
 
 static object_access_hook_type previous_object_access;
 static ProcessUtility_hook_type previous_utility;
@@ -86,14 +88,15 @@ announce_extension_change(void)
 }
 
 static void
-release_database(void)
+release_databases(void)
 {
-	BcDatabase *db;
-
 	LWLockAcquire(bc_shared->lock, LW_EXCLUSIVE);
-	db = bc_shmem_find(held_database, false);
-	if (db != NULL)
+	for (int i = 0; i < nheld; i++)
 	{
+		BcDatabase *db = bc_shmem_find(held[i], false);
+
+		if (db == NULL)
+			continue;
 		db->holds--;
 		db->next_start = 0;
 		if (db->state != BC_DB_ABSENT)
@@ -102,7 +105,7 @@ release_database(void)
 	bc_shared->rescan = true;
 	bc_shmem_wake_launcher();
 	LWLockRelease(bc_shared->lock);
-	held_database = InvalidOid;
+	nheld = 0;
 }
 
 static void
@@ -139,8 +142,8 @@ at_transaction_end(XactEvent event, void *arg)
 		bc_shmem_wake_launcher();
 		LWLockRelease(bc_shared->lock);
 	}
-	if (OidIsValid(held_database))
-		release_database();
+	if (nheld > 0)
+		release_databases();
 	pending_work = 0;
 	extension_changed = false;
 	databases_changed = false;
@@ -242,25 +245,28 @@ hold_database(Oid database)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LEAVE_TIMEOUT_MS);
 	static uint32 wait_event = 0;
+	BcDatabase *db;
 
+	for (int i = 0; i < nheld; i++)
+		if (held[i] == database)
+			return;
+	if (nheld == MAX_HELD)
+		return;
+	watch_transaction();
 	LWLockAcquire(bc_shared->lock, LW_EXCLUSIVE);
+	/* one that is so new that the launcher has not seen it gets its slot here, or a worker could still come */
+	db = bc_shmem_find(database, true);
+	if (db != NULL)
 	{
-		BcDatabase *db = bc_shmem_find(database, false);
-
-		if (db != NULL)
-		{
-			watch_transaction();
-			held_database = database;
-			db->holds++;
-			if (db->latch != NULL)
-				SetLatch(db->latch);
-		}
+		held[nheld++] = database;
+		db->holds++;
+		if (db->latch != NULL)
+			SetLatch(db->latch);
 	}
 	LWLockRelease(bc_shared->lock);
 
-	while (OidIsValid(held_database) && GetCurrentTimestamp() < deadline)
+	while (db != NULL && GetCurrentTimestamp() < deadline)
 	{
-		BcDatabase *db;
 		bool		gone;
 
 		LWLockAcquire(bc_shared->lock, LW_SHARED);
@@ -316,7 +322,7 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	bool		prepared = commits_prepared(pstmt->utilityStmt);
 	bool		opens = opens_databases(pstmt->utilityStmt);
 
-	if (name != NULL && !OidIsValid(held_database))
+	if (name != NULL)
 	{
 		Oid			database = get_database_oid(name, true);
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
+#include "commands/extension.h"
 #include "extension/guc.h"
 #include "extension/host.h"
 #include "extension/runners.h"
@@ -168,6 +169,16 @@ bc_host_origin(void)
 	return psprintf(UINT64_FORMAT "-%u", GetSystemIdentifier(), MyDatabaseId);
 }
 
+/*
+ * Clusters and databases that share a root must not share worktrees; nor must
+ * two lives of the extension in one database, whose ids begin at 1 again.
+ */
+static char *
+place(void)
+{
+	return psprintf("%s-%u", bc_host_origin(), get_extension_oid("boocoder", true));
+}
+
 char *
 bc_host_worktree_root(void)
 {
@@ -180,8 +191,7 @@ bc_host_worktree_root(void)
 		base = psprintf("%s/.local/share/boocoder",
 						user != NULL && user->pw_dir != NULL ? user->pw_dir : "/nonexistent");
 	}
-	/* Clusters and databases that share a root must not share worktrees. */
-	return psprintf("%s/%s", base, bc_host_origin());
+	return psprintf("%s/%s", base, place());
 }
 
 void
@@ -228,6 +238,7 @@ bc_sql_host(PG_FUNCTION_ARGS)
 	appendStringInfoChar(&json, '{');
 	add_text(&json, "system_identifier", psprintf(UINT64_FORMAT, GetSystemIdentifier()));
 	add_text(&json, "origin", bc_host_origin());
+	add_text(&json, "place", place());
 	add_text(&json, "worktree_root", bc_host_worktree_root());
 	key(&json, "forbidden");
 	bc_host_forbidden(&json);

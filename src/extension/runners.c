@@ -27,6 +27,8 @@
 #define STARTS_PER_CALL 2
 /* The wait set, and what the server may want besides */
 #define OTHER_FDS 2
+/* A runner that was closed and is still there is killed */
+#define HANGS_MS 30000
 /* How long the end of the process waits for its children */
 #define END_MS 2000
 #define END_STEP_MS 5
@@ -38,8 +40,14 @@ static uint64 version;
 static uint64 last_turn;
 static TimestampTz next_spare;
 
-/* pids that have been closed but not reaped */
-static pid_t *ended;
+/* Those that have been closed but not reaped, and since when; 0: it was killed, too */
+typedef struct Ended
+{
+	pid_t		pid;
+	TimestampTz since;
+} Ended;
+
+static Ended *ended;
 static int	nended;
 static int	max_ended;
 
@@ -79,7 +87,7 @@ bc_runners_init(void)
 	(void) prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	before_shmem_exit(end_all, (Datum) 0);
 	max_ended = 16;
-	ended = MemoryContextAlloc(TopMemoryContext, max_ended * sizeof(pid_t));
+	ended = MemoryContextAlloc(TopMemoryContext, max_ended * sizeof(Ended));
 }
 
 static BcRunner *
@@ -194,10 +202,13 @@ bc_runners_close(BcRunner *runner)
 	if (nended == max_ended)
 	{
 		max_ended *= 2;
-		ended = repalloc(ended, max_ended * sizeof(pid_t));
+		ended = repalloc(ended, max_ended * sizeof(Ended));
 	}
 	if (runner->pid > 0)
-		ended[nended++] = runner->pid;
+	{
+		ended[nended].pid = runner->pid;
+		ended[nended++].since = GetCurrentTimestamp();
+	}
 	if (runner->turn == 0)
 		nspares--;
 	nrunners--;
@@ -282,7 +293,7 @@ reaped(pid_t pid)
 
 	for (int i = 0; i < nended; i++)
 	{
-		if (ended[i] == pid)
+		if (ended[i].pid == pid)
 		{
 			ended[i] = ended[--nended];
 			return;
@@ -308,6 +319,14 @@ bc_runners_reap(void)
 	/* none at all, so whatever is in the list is nobody */
 	if (pid < 0 && errno == ECHILD)
 		nended = 0;
+	for (int i = 0; i < nended; i++)
+	{
+		if (ended[i].since != 0 && TimestampDifferenceExceeds(ended[i].since, GetCurrentTimestamp(), HANGS_MS))
+		{
+			(void) kill(ended[i].pid, SIGKILL);
+			ended[i].since = 0;
+		}
+	}
 	return nended > 0;
 }
 
@@ -315,7 +334,7 @@ bool
 bc_runners_ending(pid_t pid)
 {
 	for (int i = 0; i < nended; i++)
-		if (ended[i] == pid)
+		if (ended[i].pid == pid)
 			return true;
 	return false;
 }

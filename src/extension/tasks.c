@@ -24,6 +24,10 @@
 /* What a runner needs for itself, on top of what the agent is given */
 #define CANCEL_MARGIN_MS 10000
 
+/* What is added to the wait for a lock, each time and at most so often */
+#define BUSY_STEP_MS 20
+#define BUSY_STEPS 40
+
 typedef struct BcTurn
 {
 	dlist_node	node;
@@ -38,6 +42,7 @@ typedef struct BcTurn
 	BcRunner   *runner;			/* NULL: none at work */
 	TimestampTz deadline;		/* of the runner; 0: none of ours */
 	TimestampTz retry_at;		/* of a database call; 0: none waits */
+	int			busy;			/* how often in a row it met a lock */
 	bool		blocked;		/* waits for a person, so it holds no slot */
 	char	  **git_prefix;		/* launch prefixes; NULL: none */
 	char	  **agent_prefix;
@@ -224,6 +229,10 @@ static void
 retry_later(BcTurn *turn, BcDbStatus status)
 {
 	turn->retry_at = bc_db_retry_at(status);
+	/* A large outcome takes long to hand over, so a lock that lasts is met less and less often. */
+	if (status == BC_DB_BUSY)
+		turn->retry_at = TimestampTzPlusMilliseconds(turn->retry_at, BUSY_STEP_MS * turn->busy);
+	turn->busy = status == BC_DB_BUSY ? Min(turn->busy + 1, BUSY_STEPS) : 0;
 }
 
 static void

@@ -106,11 +106,11 @@ SELECT pg_temp.attempt('INSERT INTO boocoder.worktrees (project_id, path, branch
 -- Launch prefixes and roots of one's own.
 UPDATE boocoder.projects SET launch_prefix = '{sudo,-n,-u,alice}' WHERE id = 1;
 SELECT boocoder.run('prefixed', 'alpha', agent => 'shell') AS task;
-SELECT kind, git_prefix, agent_prefix, prepare ->> 'root' ~ '^~/.local/share/boocoder/\d+-\d+$' AS root FROM boocoder._next_actions(1, 0);
+SELECT kind, git_prefix, agent_prefix, prepare ->> 'root' ~ '^~/.local/share/boocoder/\d+-\d+-\d+$' AS root FROM boocoder._next_actions(1, 0);
 UPDATE boocoder.providers SET launch_prefix = '{nice}' WHERE name = 'shell';
 UPDATE boocoder.projects SET worktree_root = '/srv/trees/' WHERE id = 1;
 SELECT boocoder.run('prefixed', 'alpha', agent => 'shell') AS task;
-SELECT kind, git_prefix, agent_prefix, prepare ->> 'root' ~ '^/srv/trees/\d+-\d+$' AS root FROM boocoder._next_actions(1, 0);
+SELECT kind, git_prefix, agent_prefix, prepare ->> 'root' ~ '^/srv/trees/\d+-\d+-\d+$' AS root FROM boocoder._next_actions(1, 0);
 -- A project's teardown comes before the removal of a worktree, whatever comes of it.
 UPDATE boocoder.projects SET teardown = '{"make clean"}', launch_prefix = '{}' WHERE id = 1;
 UPDATE boocoder.worktrees SET setup_done_at = now() WHERE session_id = 1;

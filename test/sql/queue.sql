@@ -50,6 +50,7 @@ SELECT pg_temp.settle(9), pg_temp.settle(10);
 RESET ROLE;
 INSERT INTO boocoder.tasks (project_id, session_id, input, state) VALUES (1, 1, 'x', 'running');
 INSERT INTO boocoder.tasks (project_id, session_id, input, state) VALUES (1, 1, 'x', 'running');
+UPDATE boocoder.tasks SET state = 'failed' WHERE id > 10;
 DELETE FROM boocoder.tasks WHERE id > 10;
 
 -- The same idempotency key is the same task, for each submitter.

@@ -57,7 +57,7 @@ ok(until_true(sub { dispatcher_pid($node) eq '' }), 'DROP EXTENSION ends the dis
 is(crashes(), 0, 'and nothing of that is a crash') or diag(slurp($node->logfile));
 is(sql($node, 'SELECT pg_postmaster_start_time()'), $started, 'the server is the one that was started');
 
-my ($postmaster) = processes(sub { $_[0]{cmdline} =~ /^postgres\n-D\n\Q@{[ $node->data_dir ]}\E\n/ && ($by_pid{ $_[0]{ppid} } // {cmdline => ''})->{cmdline} =~ /^unshare\n/ });
+my ($postmaster) = processes(sub { $_[0]{cmdline} =~ /^postgres\n-D\n\Q@{[ $node->data_dir ]}\E\n/ && ($by_pid{ $_[0]{ppid} } // {cmdline => ''})->{cmdline} =~ /unshare\n/ });
 kill 'INT', $postmaster->{pid} if $postmaster;
 eval { IPC::Run::finish($server) };
 done_testing();
