@@ -13,11 +13,11 @@
 #include <unistd.h>
 
 #include "runner/git_assess.h"
-#include "runner/git_place.h"
 #include "runner/git_roles.h"
 #include "runner/git_snapshot.h"
 #include "runner/git_text.h"
 #include "runner/git_unpushed.h"
+#include "runner/regain.h"
 
 #define MAX_LISTED 20
 #define MAX_ENTRIES 1000000		/* files counted for the size */
@@ -97,7 +97,7 @@ add_size(int dir, dev_t device, int depth, size_t *entries, long long *bytes)
 		*bytes += (long long) st.st_blocks * BLOCK;
 		if (!S_ISDIR(st.st_mode) || depth >= MAX_DEPTH)
 			continue;
-		below = bc_git_place_dir(dirfd(list), item->d_name);
+		below = bc_regain_dir(dirfd(list), item->d_name, X_OK);
 		if (below >= 0)
 			add_size(below, device, depth + 1, entries, bytes);
 	}
@@ -149,7 +149,7 @@ run(git_repository *repo, const char *id, const char *project, const char *path,
 {
 	BcGitEntry	entry;
 	char		real[PATH_MAX];
-	int			directory = bc_git_real_path(path, real) ? bc_git_place_dir(AT_FDCWD, real) : -1;
+	int			directory = bc_git_real_path(path, real) ? bc_regain_dir(AT_FDCWD, real, X_OK) : -1;
 	int			lock = -1;
 	json_t	   *result = NULL;
 

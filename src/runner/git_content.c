@@ -16,6 +16,7 @@
 
 #include "runner/git_place.h"
 #include "runner/git_repo.h"
+#include "runner/regain.h"
 
 #define SCRATCH "boocoder-attributes"
 #define LARGEST_FILE ((size_t) 1 << 30)
@@ -188,7 +189,7 @@ store_file(BcContent *content, int dir, const char *name, const char *path, bool
 	/* one that was there before may be unchanged: that is known when it was read */
 	size_t		limit = in_base && content->max_file < LARGEST_FILE ? LARGEST_FILE :
 		content->max_file;
-	int			fd = openat(dir, name, READ_FLAGS);
+	int			fd = bc_regain_open(dir, name, READ_FLAGS);
 	struct stat st;
 	char	   *data = NULL;
 	size_t		length = 0;
@@ -241,7 +242,7 @@ copy_steering(BcContent *content, int dir, const char *prefix, const char *name)
 {
 	char		target[PATH_MAX];
 	const char *last;
-	int			in = openat(dir, name, READ_FLAGS);
+	int			in = bc_regain_open(dir, name, READ_FLAGS);
 	int			parent = -1;
 	int			out = -1;
 	struct stat st;

@@ -23,6 +23,7 @@
 #include "runner/git_roles.h"
 #include "runner/git_snapshot.h"
 #include "runner/git_text.h"
+#include "runner/regain.h"
 
 #define MARK "boocoder-removing"
 #define NOTHING "nothing"		/* in the mark: there was nothing to archive */
@@ -71,6 +72,7 @@ find_directory(Job *job, BcGitProblem *problem)
 	root = bc_git_place_dir(AT_FDCWD, real_root);
 	if (root >= 0)
 	{
+		bc_regain_above(root, below);
 		job->parent = bc_git_place_parent(root, below, 0, &job->name, NULL);
 		close(root);
 	}

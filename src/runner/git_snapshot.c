@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 #include "runner/git_content.h"
-#include "runner/git_place.h"
 #include "runner/git_text.h"
+#include "runner/regain.h"
 
 #define MAX_DEPTH 512
 #define MAX_SKIPPED 100
@@ -100,7 +100,7 @@ free_children(Children *children)
 static bool
 holds_files(int dir, const char *name)
 {
-	int			fd = bc_git_place_dir(dir, name);
+	int			fd = bc_regain_dir(dir, name, X_OK);
 	DIR		   *list = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *item;
 	bool		found = false;
@@ -143,7 +143,7 @@ take_dir(Walk *walk, int dir, const char *name, const char *path, const git_tree
 	}
 	else if (git_tree_lookup(&tree, walk->content.repo, git_tree_entry_id(base)) != 0)
 		return bc_git_problem_git(walk->problem, "the base of \"%s\" cannot be read", path);
-	fd = bc_git_place_dir(dir, name);
+	fd = bc_regain_dir(dir, name, X_OK);
 	if (fd < 0)
 		ok = bc_git_problem_errno(walk->problem, BC_GIT_GIT_ERROR,
 								  "the directory \"%s\" cannot be read", path);
@@ -329,7 +329,7 @@ bc_git_snapshot(const BcSnapshotOptions *options, BcSnapshot *snapshot, BcGitPro
 		.unfold_gitlinks = options->unfold_gitlinks, .problem = problem
 	};
 	char		real[PATH_MAX];
-	int			top = bc_git_real_path(options->path, real) ? bc_git_place_dir(AT_FDCWD, real) : -1;
+	int			top = bc_git_real_path(options->path, real) ? bc_regain_dir(AT_FDCWD, real, X_OK) : -1;
 	bool		empty;
 	bool		ok;
 

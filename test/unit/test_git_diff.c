@@ -470,6 +470,76 @@ deep_directories_do_not_exhaust_anything(void **state)
 	json_decref(diff);
 }
 
+/* Modes that an agent gave are neither a change (but the exec bit) nor a way to hide one. */
+static void
+modes_hide_nothing(void **state)
+{
+	static const char *const takes[] = {
+		"chmod 000 README", "chmod 000 .", "chmod 000 src", "chmod 400 src", "chmod 444 .", "chmod 100 src .",
+		"chmod 000 .git", "chmod 000 src/main.c src ."
+	};
+	const char *base = make_worktree();
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(takes) / sizeof(takes[0]); i++)
+	{
+		json_t	   *diff;
+
+		sh("cd \"$W\" && echo %d > y && echo %d > src/y && %s", (int) i, (int) i, takes[i]);
+		diff = role_diff(base);
+		assert_ok(diff);
+		assert_int_equal(count_of(diff), 2);
+		change_of(diff, "src/y");
+		json_decref(diff);
+	}
+}
+
+static void
+exec_bit_that_is_taken_is_a_change(void **state)
+{
+	const char *base;
+	json_t	   *diff;
+
+	(void) state;
+	sh("cd \"$P\" && echo x > run && chmod +x run && git add -A && git commit -q -m run");
+	base = make_worktree();
+	sh("chmod 000 \"$W/run\"");
+	diff = role_diff(base);
+	assert_ok(diff);
+	assert_change(diff, "run", "mode", "100755 100644");
+	json_decref(diff);
+}
+
+static void
+ignore_file_that_is_locked_steers_on(void **state)
+{
+	const char *base = make_worktree();
+	json_t	   *diff;
+
+	(void) state;
+	sh("cd \"$W\" && echo '*.log' > .gitignore && echo x > x.log && chmod 000 .gitignore");
+	diff = role_diff(base);
+	assert_ok(diff);
+	change_of(diff, ".gitignore");
+	assert_int_equal(count_of(diff), 1);
+	json_decref(diff);
+}
+
+static void
+modes_outside_stay(void **state)
+{
+	const char *base = make_worktree();
+	json_t	   *diff;
+
+	(void) state;
+	sh("mkdir -p \"$T/out/dir\" && echo s > \"$T/out/file\" && chmod 000 \"$T/out/file\" \"$T/out/dir\" && cd \"$W\" && "
+	   "ln -s \"$T/out/file\" file && ln -s \"$T/out/dir\" dir && rm -r src && ln -s \"$T/out/dir\" src");
+	diff = role_diff(base);
+	assert_ok(diff);
+	assert_string_equal(sh_output("stat -c %a \"$T/out/file\" \"$T/out/dir\""), "0\n0");
+	json_decref(diff);
+}
+
 int
 main(void)
 {
@@ -499,6 +569,10 @@ main(void)
 		T(damaged_index_only_costs_time),
 		T(snapshot_is_kept_and_the_repository_is_sound),
 		T(deep_directories_do_not_exhaust_anything),
+		T(modes_hide_nothing),
+		T(exec_bit_that_is_taken_is_a_change),
+		T(ignore_file_that_is_locked_steers_on),
+		T(modes_outside_stay),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -326,6 +326,34 @@ files_in_a_submodule_are_archived(void **state)
 	json_decref(result);
 }
 
+static void
+modes_keep_nothing_from_removal(void **state)
+{
+	static const char *const takes[] = {
+		"chmod 000 y \"$W\"", "chmod 000 \"$W\"", "chmod 000 src y \"$R/w\"", "chmod 555 . \"$R/w\"", "chmod 400 src .",
+		"chmod 000 .git src"
+	};
+
+	for (size_t i = 0; i < sizeof(takes) / sizeof(takes[0]); i++)
+	{
+		const char *base;
+		json_t	   *result;
+
+		if (i > 0)
+		{
+			git_teardown(state);
+			git_setup(state);
+		}
+		base = make_worktree();
+		sh("cd \"$W\" && echo work > y && echo work > src/y && %s", takes[i]);
+		result = role_remove(base, true);
+		assert_archived(result);
+		assert_string_equal(sh_output("git -C \"$P\" show $A:y $A:src/y"), "work\nwork");
+		everything_of_ours_is_gone();
+		json_decref(result);
+	}
+}
+
 int
 main(void)
 {
@@ -345,6 +373,7 @@ main(void)
 		T(pruned_entry_does_not_lose_content),
 		T(branch_that_is_in_use_or_wanted_stays),
 		T(files_in_a_submodule_are_archived),
+		T(modes_keep_nothing_from_removal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
