@@ -40,12 +40,18 @@ add_dirty(json_t *facts, git_repository *repo, const git_oid *tree, const char *
 	ok = git_oid_fromstr(&oid, known) == 0 &&
 		git_tree_lookup(&now, repo, tree) == 0 && git_tree_lookup(&then, repo, &oid) == 0 &&
 		git_diff_tree_to_tree(&diff, repo, then, now, NULL) == 0;
-	if (ok)
-		n = git_diff_num_deltas(diff);
-	else
+	if (!ok)
 		bc_git_problem_git(problem, "the content of the worktree cannot be compared");
-	for (size_t i = 0; i < n && i < MAX_LISTED; i++)
-		json_array_append_new(list, bc_git_path_json(git_diff_get_delta(diff, i)->new_file.path));
+	for (size_t i = 0; ok && i < git_diff_num_deltas(diff); i++)
+	{
+		const git_diff_delta *delta = git_diff_get_delta(diff, i);
+
+		/* of a submodule, the files in its directory are what would be missed */
+		if (delta->status == GIT_DELTA_DELETED && delta->old_file.mode == GIT_FILEMODE_COMMIT)
+			continue;
+		if (n++ < MAX_LISTED)
+			json_array_append_new(list, bc_git_path_json(delta->new_file.path));
+	}
 	json_object_set_new(facts, "dirty_count", json_integer((json_int_t) n));
 	git_diff_free(diff);
 	git_tree_free(now);
@@ -123,7 +129,8 @@ assess(git_repository *repo, const BcGitEntry *entry, const char *project, const
 	   const char *diff_base, const char *known, BcGitProblem *problem)
 {
 	BcSnapshotOptions options = {
-		.project = project, .path = path, .entry_dir = entry->dir, .max_file = BC_GIT_ANY_FILE
+		.project = project, .path = path, .entry_dir = entry->dir, .max_file = BC_GIT_ANY_FILE,
+		.unfold_gitlinks = true
 	};
 	BcSnapshot	snapshot = {.skipped = NULL};
 	char		hex[GIT_OID_HEXSZ + 1];

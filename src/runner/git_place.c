@@ -255,7 +255,9 @@ remove_child(Removal *removal, int fd, const char *name, unsigned depth)
 		char		up[64];
 
 		snprintf(up, sizeof(up), ".boocoder-removed-%u", removal->moved++);
-		return renameat(fd, name, removal->top, up) == 0 || errno == EEXIST || errno == ENOTEMPTY;
+		/* the name may be taken, by a file even: there is another one when the caller looks again */
+		return renameat(fd, name, removal->top, up) == 0 || errno == EEXIST || errno == ENOTEMPTY ||
+			errno == ENOTDIR;
 	}
 	child = bc_regain_dir(fd, name, W_OK | X_OK);
 	if (child < 0)

@@ -318,6 +318,56 @@ submodules_are_left_alone(void **state)
 	json_decref(diff);
 }
 
+/* They are no part of the diff, but a person is told of them. */
+static void
+files_in_a_submodule_are_dirty(void **state)
+{
+	static const struct
+	{
+		const char *how;
+		const char *command;
+		const char *dirty;
+	}			cases[] = {
+		{"nothing", "true", "[]"},
+		{"one", "echo in > lib/in", "[\"lib/in\"]"},
+		{"more, and a change beside", "mkdir lib/d && echo in > lib/d/in && echo x > x", "[\"lib/d/in\", \"lib/in\"]"},
+		{"only ignored ones", "rm -r lib/* && echo '*.log' > .gitignore && echo x > lib/x.log", "[]"},
+		{"a file in its place", "rm -r lib && echo x > lib", "[\"lib\"]"},
+	};
+	const char *base;
+
+	(void) state;
+	sh("git init -q \"$T/lib\" && cd \"$T/lib\" && echo l > l && git add l && git commit -q -m l && cd \"$P\" && "
+	   "git -c protocol.file.allow=always submodule -q add \"$T/lib\" lib && git commit -q -m sub");
+	base = make_worktree();
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		json_t	   *diff;
+		json_t	   *order;
+		json_t	   *facts;
+		char	   *dirty;
+
+		sh("cd \"$W\" && %s", cases[i].command);
+		diff = role_diff(base);
+		assert_ok(diff);
+		assert_int_equal(count_of(diff), i < 2 ? 0 : i < 3 ? 1 : 2);
+		facts = json_object_get(diff, "facts");
+		dirty = json_dumps(json_object_get(facts, "dirty"), 0);
+		if (strcmp(dirty, cases[i].dirty) != 0)
+			fail_msg("%s: %s", cases[i].how, dirty);
+		free(dirty);
+		assert_int_equal(json_integer_value(json_object_get(facts, "dirty_count")),
+						 json_array_size(json_object_get(facts, "dirty")));
+		order = json_pack("{s:s, s:{s:s}, s:o}", "role", "assess", "project", "path", project,
+						  "worktree", worktree_json(base));
+		json_object_set(json_object_get(order, "worktree"), "snapshot_tree", json_object_get(diff, "tree"));
+		order = run_role(bc_git_assess, order);
+		assert_true(json_equal(json_object_get(order, "dirty"), json_object_get(facts, "dirty")));
+		json_decref(order);
+		json_decref(diff);
+	}
+}
+
 static void
 git_names_in_disguise_are_skipped(void **state)
 {
@@ -560,6 +610,7 @@ main(void)
 		T(symbolic_links_are_not_followed),
 		T(nested_repository_is_plain_files),
 		T(submodules_are_left_alone),
+		T(files_in_a_submodule_are_dirty),
 		T(git_names_in_disguise_are_skipped),
 		T(line_ends_of_the_checkout_are_no_change),
 		T(crlf_and_bare_cr_content_round_trips),
