@@ -4,6 +4,7 @@
  *	  The event loop of a turn: setup commands, then the agent, until the
  *	  outcome is known and nothing of it runs any more.
  */
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "runner/agent.h"
 #include "runner/program.h"
+#include "runner/regain.h"
 #include "runner/sandbox.h"
 #include "runner/stream.h"
 #include "runner/text.h"
@@ -605,7 +607,8 @@ prepare(void)
 		settle("failed", "transport_unsupported", "the provider's transport is not supported");
 		return false;
 	}
-	if (cwd == NULL || access(cwd, X_OK) < 0)
+	/* An agent of an earlier turn may have locked itself, and us, out. */
+	if (cwd == NULL || (access(cwd, X_OK) < 0 && !bc_regain(AT_FDCWD, cwd)))
 	{
 		settle("failed", "worktree_missing", "the worktree is not there");
 		return false;

@@ -13,11 +13,11 @@
 #include <unistd.h>
 
 #include "runner/git_assess.h"
-#include "runner/git_place.h"
 #include "runner/git_roles.h"
 #include "runner/git_snapshot.h"
 #include "runner/git_text.h"
 #include "runner/git_unpushed.h"
+#include "runner/regain.h"
 
 #define MAX_LISTED 20
 #define MAX_ENTRIES 1000000		/* files counted for the size */
@@ -40,12 +40,18 @@ add_dirty(json_t *facts, git_repository *repo, const git_oid *tree, const char *
 	ok = git_oid_fromstr(&oid, known) == 0 &&
 		git_tree_lookup(&now, repo, tree) == 0 && git_tree_lookup(&then, repo, &oid) == 0 &&
 		git_diff_tree_to_tree(&diff, repo, then, now, NULL) == 0;
-	if (ok)
-		n = git_diff_num_deltas(diff);
-	else
+	if (!ok)
 		bc_git_problem_git(problem, "the content of the worktree cannot be compared");
-	for (size_t i = 0; i < n && i < MAX_LISTED; i++)
-		json_array_append_new(list, bc_git_path_json(git_diff_get_delta(diff, i)->new_file.path));
+	for (size_t i = 0; ok && i < git_diff_num_deltas(diff); i++)
+	{
+		const git_diff_delta *delta = git_diff_get_delta(diff, i);
+
+		/* of a submodule, the files in its directory are what would be missed */
+		if (delta->status == GIT_DELTA_DELETED && delta->old_file.mode == GIT_FILEMODE_COMMIT)
+			continue;
+		if (n++ < MAX_LISTED)
+			json_array_append_new(list, bc_git_path_json(delta->new_file.path));
+	}
 	json_object_set_new(facts, "dirty_count", json_integer((json_int_t) n));
 	git_diff_free(diff);
 	git_tree_free(now);
@@ -97,7 +103,7 @@ add_size(int dir, dev_t device, int depth, size_t *entries, long long *bytes)
 		*bytes += (long long) st.st_blocks * BLOCK;
 		if (!S_ISDIR(st.st_mode) || depth >= MAX_DEPTH)
 			continue;
-		below = bc_git_place_dir(dirfd(list), item->d_name);
+		below = bc_regain_dir(dirfd(list), item->d_name, X_OK);
 		if (below >= 0)
 			add_size(below, device, depth + 1, entries, bytes);
 	}
@@ -123,7 +129,8 @@ assess(git_repository *repo, const BcGitEntry *entry, const char *project, const
 	   const char *diff_base, const char *known, BcGitProblem *problem)
 {
 	BcSnapshotOptions options = {
-		.project = project, .path = path, .entry_dir = entry->dir, .max_file = BC_GIT_ANY_FILE
+		.project = project, .path = path, .entry_dir = entry->dir, .max_file = BC_GIT_ANY_FILE,
+		.unfold_gitlinks = true
 	};
 	BcSnapshot	snapshot = {.skipped = NULL};
 	char		hex[GIT_OID_HEXSZ + 1];
@@ -149,7 +156,7 @@ run(git_repository *repo, const char *id, const char *project, const char *path,
 {
 	BcGitEntry	entry;
 	char		real[PATH_MAX];
-	int			directory = bc_git_real_path(path, real) ? bc_git_place_dir(AT_FDCWD, real) : -1;
+	int			directory = bc_git_real_path(path, real) ? bc_regain_dir(AT_FDCWD, real, X_OK) : -1;
 	int			lock = -1;
 	json_t	   *result = NULL;
 

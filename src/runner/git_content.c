@@ -16,6 +16,7 @@
 
 #include "runner/git_place.h"
 #include "runner/git_repo.h"
+#include "runner/regain.h"
 
 #define SCRATCH "boocoder-attributes"
 #define LARGEST_FILE ((size_t) 1 << 30)
@@ -118,9 +119,9 @@ known(const BcContent *content, const char *path, const struct stat *st, const g
 	return (base != NULL && git_oid_equal(base, oid)) || git_odb_exists(content->odb, oid) == 1;
 }
 
-/* Reads an open regular file to its end.  malloc'ed. */
+/* Reads an open regular file to its end, unless it grows beyond "limit" meanwhile (EFBIG).  malloc'ed. */
 static char *
-read_all(int fd, size_t size, size_t *length)
+read_all(int fd, size_t size, size_t limit, size_t *length)
 {
 	size_t		room = size + 1;
 	char	   *data = malloc(room);
@@ -132,6 +133,11 @@ read_all(int fd, size_t size, size_t *length)
 		if (got < 0 && errno != EINTR)
 			break;
 		used += got > 0 ? (size_t) got : 0;
+		if (used > limit)
+		{
+			errno = EFBIG;
+			break;
+		}
 		if (used == room)
 		{
 			char	   *more = realloc(data, room *= 2);
@@ -188,24 +194,26 @@ store_file(BcContent *content, int dir, const char *name, const char *path, bool
 	/* one that was there before may be unchanged: that is known when it was read */
 	size_t		limit = in_base && content->max_file < LARGEST_FILE ? LARGEST_FILE :
 		content->max_file;
-	int			fd = openat(dir, name, READ_FLAGS);
+	int			fd = bc_regain_open(dir, name, READ_FLAGS);
 	struct stat st;
 	char	   *data = NULL;
 	size_t		length = 0;
 	bool		ok = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 
+	content->unread = true;
 	if (ok && (size_t) st.st_size > limit)
 	{
 		close(fd);
 		return too_large(content, path, st.st_size, limit);
 	}
 	if (ok)
-		data = read_all(fd, (size_t) st.st_size, &length);
+		data = read_all(fd, (size_t) st.st_size, limit, &length);
 	if (data == NULL)
 		bc_git_problem_errno(content->problem, BC_GIT_GIT_ERROR,
 							 "the file \"%s\" cannot be read", path);
 	if (fd >= 0)
 		close(fd);
+	content->unread = data == NULL;
 	ok = data != NULL && store(content, path, data, length, oid);
 	free(data);
 	return ok;
@@ -217,6 +225,7 @@ store_link(BcContent *content, int dir, const char *name, const char *path, git_
 	char		target[PATH_MAX];
 	ssize_t		length = readlinkat(dir, name, target, sizeof(target));
 
+	content->unread = length < 0;
 	if (length < 0)
 		return bc_git_problem_errno(content->problem, BC_GIT_GIT_ERROR,
 									"the link \"%s\" cannot be read", path);
@@ -241,7 +250,7 @@ copy_steering(BcContent *content, int dir, const char *prefix, const char *name)
 {
 	char		target[PATH_MAX];
 	const char *last;
-	int			in = openat(dir, name, READ_FLAGS);
+	int			in = bc_regain_open(dir, name, READ_FLAGS);
 	int			parent = -1;
 	int			out = -1;
 	struct stat st;
@@ -255,7 +264,7 @@ copy_steering(BcContent *content, int dir, const char *prefix, const char *name)
 			close(in);
 		return true;
 	}
-	data = read_all(in, (size_t) st.st_size, &length);
+	data = read_all(in, (size_t) st.st_size, 2 * LARGEST_STEERING, &length);
 	close(in);
 	snprintf(target, sizeof(target), "%s%s", prefix, name);
 	if (data != NULL)

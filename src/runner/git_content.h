@@ -33,6 +33,7 @@ typedef struct BcContent
 
 	/* State */
 	struct timespec index_time; /* files changed since are not looked up */
+	bool		unread;			/* the last failure was of reading, not of storing */
 	BcGitProblem *problem;		/* the caller's */
 } BcContent;
 

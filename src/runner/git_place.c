@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "runner/git_text.h"
+#include "runner/regain.h"
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
@@ -238,32 +239,6 @@ typedef struct Removal
 
 static bool remove_content(Removal *removal, int fd, unsigned depth);
 
-/* Opens a directory for emptying, also when its mode forbids it. */
-static int
-open_for_removal(int parent, const char *name)
-{
-	char		self[64];
-	int			fd = openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	struct stat st;
-	int			opened = -1;
-
-	if (fd < 0)
-		return -1;
-	if (fstat(fd, &st) == 0 && (st.st_mode & 0700) != 0700)
-	{
-		/* through /proc: a descriptor of O_PATH has no fchmod */
-		snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
-		if (chmod(self, 0700) != 0)
-		{
-			close(fd);
-			return -1;
-		}
-	}
-	opened = openat(fd, ".", DIR_FLAGS);
-	close(fd);
-	return opened;
-}
-
 static bool
 remove_child(Removal *removal, int fd, const char *name, unsigned depth)
 {
@@ -280,9 +255,11 @@ remove_child(Removal *removal, int fd, const char *name, unsigned depth)
 		char		up[64];
 
 		snprintf(up, sizeof(up), ".boocoder-removed-%u", removal->moved++);
-		return renameat(fd, name, removal->top, up) == 0 || errno == EEXIST || errno == ENOTEMPTY;
+		/* the name may be taken, by a file even: there is another one when the caller looks again */
+		return renameat(fd, name, removal->top, up) == 0 || errno == EEXIST || errno == ENOTEMPTY ||
+			errno == ENOTDIR;
 	}
-	child = open_for_removal(fd, name);
+	child = bc_regain_dir(fd, name, W_OK | X_OK);
 	if (child < 0)
 		return false;
 	ok = fstat(child, &st) == 0;
@@ -332,7 +309,7 @@ bc_git_place_remove(int parent, const char *name, BcGitProblem *problem)
 
 	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT)
 		return true;
-	removal.top = open_for_removal(parent, name);
+	removal.top = bc_regain_dir(parent, name, W_OK | X_OK);
 	if (removal.top < 0)
 		return bc_git_problem_errno(problem, BC_GIT_GIT_ERROR,
 									"the directory \"%s\" cannot be removed", name);

@@ -17,12 +17,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "runner/buf.h"
 #include "runner/git_assess.h"
 #include "runner/git_place.h"
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
 #include "runner/git_snapshot.h"
 #include "runner/git_text.h"
+#include "runner/regain.h"
 
 #define MARK "boocoder-removing"
 #define NOTHING "nothing"		/* in the mark: there was nothing to archive */
@@ -52,6 +54,7 @@ typedef struct Job
 	/* Handles and results */
 	git_repository *repo;
 	char		archive[160];	/* ref; empty: nothing to keep */
+	json_t	   *skipped;		/* what the archive does not have, and why; NULL: not looked */
 } Job;
 
 static bool
@@ -71,6 +74,7 @@ find_directory(Job *job, BcGitProblem *problem)
 	root = bc_git_place_dir(AT_FDCWD, real_root);
 	if (root >= 0)
 	{
+		bc_regain_above(root, below);
 		job->parent = bc_git_place_parent(root, below, 0, &job->name, NULL);
 		close(root);
 	}
@@ -161,7 +165,7 @@ take_snapshot(Job *job, const git_tree *base, git_oid *tree, BcGitProblem *probl
 {
 	BcSnapshotOptions options = {
 		.project = job->project, .path = job->path, .base = base,
-		.max_file = BC_GIT_ANY_FILE, .unfold_gitlinks = true
+		.max_file = BC_GIT_ANY_FILE, .unfold_gitlinks = true, .leave_out = !job->careful
 	};
 	BcSnapshot	snapshot = {.skipped = NULL};
 	char		key[80];
@@ -178,7 +182,8 @@ take_snapshot(Job *job, const git_tree *base, git_oid *tree, BcGitProblem *probl
 	options.entry_dir = job->entry.dir;
 	ok = bc_git_snapshot(&options, &snapshot, problem);
 	git_oid_cpy(tree, &snapshot.tree);
-	json_decref(snapshot.skipped);
+	json_decref(job->skipped);
+	job->skipped = snapshot.skipped;
 	if (!job->has_entry)
 	{
 		BcGitProblem leftover;
@@ -210,6 +215,24 @@ find_content(Job *job, const git_tree *base, git_oid *tree, bool *known, BcGitPr
 	return true;
 }
 
+/* The archive's message: who looks for something there is told why it is missing. */
+static char *
+message(const Job *job)
+{
+	char	   *text = bc_strdup("boocoder: archived worktree\n");
+	size_t		i;
+	json_t	   *item;
+
+	json_array_foreach(job->skipped, i, item)
+	{
+		char	   *more = bc_asprintf("%s%s%s\n", text, i == 0 ? "\nLeft out:\n" : "", json_string_value(item));
+
+		free(text);
+		text = more;
+	}
+	return text;
+}
+
 static bool
 archive(Job *job, BcGitProblem *problem)
 {
@@ -221,6 +244,7 @@ archive(Job *job, BcGitProblem *problem)
 	git_oid		commit;
 	size_t		ntips;
 	BcGitProblem lost;
+	char	   *text;
 	bool		known = false;
 	bool		have = false;
 	bool		same;
@@ -230,6 +254,7 @@ archive(Job *job, BcGitProblem *problem)
 		bc_git_commit_tree(job->repo, job->diff_base, &diff_base, &base, &lost))
 		git_oid_cpy(&parents[nparents++], &diff_base);
 	ok = find_content(job, base, &tree, &known, problem);
+	text = message(job);
 	same = ok && (!known || (base != NULL && git_oid_equal(&tree, git_tree_id(base))));
 	ntips = own_commits(job, nparents > 0 ? &diff_base : NULL, &parents[nparents]);
 	nparents += ntips;
@@ -250,8 +275,9 @@ archive(Job *job, BcGitProblem *problem)
 								  MAX_NAMES, job->archive, sizeof(job->archive), &have, problem) &&
 			((have && ntips == 0) ||
 			 bc_git_commit_to(job->repo, job->archive, &tree, parents, nparents,
-							  "boocoder: archived worktree\n", &commit, problem));
+							  text, &commit, problem));
 	}
+	free(text);
 	git_tree_free(base);
 	return ok;
 }
@@ -500,12 +526,17 @@ bc_git_remove(const json_t *order)
 	job.known = json_string_value(json_object_get(json_object_get(order, "worktree"), "snapshot_tree"));
 	job.careful = json_is_true(json_object_get(order, "careful"));
 	if (ok && run(&job, &problem) && remove_home(&job, &problem))
+	{
 		result = json_pack("{s:b, s:s?}", "ok", 1, "archived",
 						   job.archive[0] != '\0' ? job.archive : NULL);
+		if (json_array_size(job.skipped) > 0)
+			json_object_set(result, "skipped", job.skipped);
+	}
 	else
 		result = bc_git_problem_json(&problem);
 	if (job.parent >= 0)
 		close(job.parent);
+	json_decref(job.skipped);
 	git_repository_free(job.repo);
 	return result;
 }

@@ -25,6 +25,7 @@
 #include "runner/git_turns.h"
 #include "runner/git_unpushed.h"
 #include "runner/git_write.h"
+#include "runner/regain.h"
 
 #define MAX_NAMES 10000
 #define REFS "refs/boocoder/"
@@ -140,13 +141,15 @@ find_target(Job *job, BcGitProblem *problem)
 	return ok || bc_git_problem_git(problem, "the content to be restored cannot be read");
 }
 
-/* What lies at "path" now; st_nlink 0: nothing. */
+/* What lies at "path" now; st_nlink 0: nothing.  What is above it can be written then. */
 static void
 look(const Job *job, const char *path, struct stat *seen)
 {
 	const char *name;
-	int			parent = bc_git_place_parent(job->directory, path, 0, &name, NULL);
+	int			parent;
 
+	bc_regain_above(job->directory, path);
+	parent = bc_git_place_parent(job->directory, path, 0, &name, NULL);
 	memset(seen, 0, sizeof(*seen));
 	if (parent < 0)
 		return;
@@ -284,7 +287,8 @@ run(Job *job, BcGitProblem *problem)
 	if (job->repo == NULL ||
 		!bc_git_commit_tree(job->repo, job->diff_base, &commit, &job->base, problem))
 		return false;
-	job->directory = bc_git_real_path(job->path, real) ? bc_git_place_dir(AT_FDCWD, real) : -1;
+	job->directory = bc_git_real_path(job->path, real) ?
+		bc_regain_dir(AT_FDCWD, real, W_OK | X_OK) : -1;
 	if (job->directory < 0 || !bc_git_entry_find(job->repo, job->id, job->path, &job->entry) ||
 		!job->entry.ready)
 		return bc_git_problem(problem, BC_GIT_WORKTREE_MISSING, "the worktree \"%s\" is gone",

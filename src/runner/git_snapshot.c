@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 #include "runner/git_content.h"
-#include "runner/git_place.h"
 #include "runner/git_text.h"
+#include "runner/regain.h"
 
 #define MAX_DEPTH 512
 #define MAX_SKIPPED 100
@@ -30,6 +30,8 @@ typedef struct Walk
 {
 	BcContent	content;
 	bool		unfold_gitlinks;
+	bool		leave_out;
+	bool		folded;
 	json_t	   *skipped;
 	BcGitProblem *problem;
 } Walk;
@@ -60,6 +62,21 @@ skip(Walk *walk, const char *path, const char *why)
 	snprintf(text, sizeof(text), "%s: %s", path, why);
 	if (json_array_size(walk->skipped) < MAX_SKIPPED)
 		json_array_append_new(walk->skipped, bc_git_string_json(text));
+}
+
+/* Something cannot be read: is it enough to say so? */
+static bool
+left_out(Walk *walk, const char *path)
+{
+	if (walk->leave_out)
+		skip(walk, path, walk->problem->reason == BC_GIT_DIFF_TOO_LARGE ? "too large" : "cannot be read");
+	return walk->leave_out;
+}
+
+static bool
+is_gitlink(const git_tree_entry *entry)
+{
+	return entry != NULL && git_tree_entry_type(entry) == GIT_OBJECT_COMMIT;
 }
 
 static bool
@@ -100,7 +117,7 @@ free_children(Children *children)
 static bool
 holds_files(int dir, const char *name)
 {
-	int			fd = bc_git_place_dir(dir, name);
+	int			fd = bc_regain_dir(dir, name, X_OK);
 	DIR		   *list = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *item;
 	bool		found = false;
@@ -143,13 +160,16 @@ take_dir(Walk *walk, int dir, const char *name, const char *path, const git_tree
 	}
 	else if (git_tree_lookup(&tree, walk->content.repo, git_tree_entry_id(base)) != 0)
 		return bc_git_problem_git(walk->problem, "the base of \"%s\" cannot be read", path);
-	fd = bc_git_place_dir(dir, name);
+	fd = bc_regain_dir(dir, name, X_OK);
 	if (fd < 0)
 		ok = bc_git_problem_errno(walk->problem, BC_GIT_GIT_ERROR,
-								  "the directory \"%s\" cannot be read", path);
+								  "the directory \"%s\" cannot be read", path) ||
+			left_out(walk, path);
 	else
 		ok = walk_dir(walk, fd, prefix, tree, depth + 1, &oid, &empty) &&
-			(empty || add_child(walk, children, name, GIT_FILEMODE_TREE, &oid));
+			(!empty ? add_child(walk, children, name, GIT_FILEMODE_TREE, &oid) :
+			 !is_gitlink(base) ||
+			 add_child(walk, children, name, GIT_FILEMODE_COMMIT, git_tree_entry_id(base)));
 	git_tree_free(tree);
 	return ok;
 }
@@ -181,9 +201,10 @@ take_file(Walk *walk, int dir, const char *name, const char *path, const struct 
 		if (ignored)
 			return true;
 	}
-	return bc_git_content_blob(&walk->content, dir, name, path, st,
-							   base != NULL ? git_tree_entry_id(base) : NULL, &oid) &&
-		add_child(walk, children, name, file_mode(walk, st, base), &oid);
+	if (!bc_git_content_blob(&walk->content, dir, name, path, st,
+							 base != NULL ? git_tree_entry_id(base) : NULL, &oid))
+		return walk->content.unread && left_out(walk, path);
+	return add_child(walk, children, name, file_mode(walk, st, base), &oid);
 }
 
 /* Why an entry of a directory cannot be in a tree, or NULL. */
@@ -223,9 +244,16 @@ take(Walk *walk, int dir, const char *name, const char *prefix, const git_tree *
 		return errno == ENOENT || bc_git_problem_errno(walk->problem, BC_GIT_GIT_ERROR,
 													   "\"%s\" cannot be read", path);
 	/* a submodule: what lies there is its own repository's */
-	if (base != NULL && git_tree_entry_type(base) == GIT_OBJECT_COMMIT &&
-		(!walk->unfold_gitlinks || (S_ISDIR(st.st_mode) && !holds_files(dir, name))))
-		return add_child(walk, children, name, GIT_FILEMODE_COMMIT, git_tree_entry_id(base));
+	if (is_gitlink(base))
+	{
+		bool		more = !S_ISDIR(st.st_mode) || holds_files(dir, name);
+
+		walk->folded |= more;
+		if (more && !walk->unfold_gitlinks)
+			skip(walk, path, "what lies in a submodule's directory is no part of the project");
+		if (!more || !walk->unfold_gitlinks)
+			return add_child(walk, children, name, GIT_FILEMODE_COMMIT, git_tree_entry_id(base));
+	}
 	why = why_not(name, &st, base, depth);
 	if (why != NULL)
 	{
@@ -246,7 +274,7 @@ keep_missing_gitlinks(Walk *walk, int dir, const git_tree *base, Children *child
 		const git_tree_entry *entry = git_tree_entry_byindex(base, i);
 		struct stat st;
 
-		if (git_tree_entry_type(entry) == GIT_OBJECT_COMMIT &&
+		if (is_gitlink(entry) &&
 			fstatat(dir, git_tree_entry_name(entry), &st, AT_SYMLINK_NOFOLLOW) != 0 &&
 			!add_child(walk, children, git_tree_entry_name(entry), GIT_FILEMODE_COMMIT,
 					   git_tree_entry_id(entry)))
@@ -326,10 +354,11 @@ bc_git_snapshot(const BcSnapshotOptions *options, BcSnapshot *snapshot, BcGitPro
 {
 	Walk		walk = {
 		.content = {.max_file = options->max_file},
-		.unfold_gitlinks = options->unfold_gitlinks, .problem = problem
+		.unfold_gitlinks = options->unfold_gitlinks, .leave_out = options->leave_out,
+		.problem = problem
 	};
 	char		real[PATH_MAX];
-	int			top = bc_git_real_path(options->path, real) ? bc_git_place_dir(AT_FDCWD, real) : -1;
+	int			top = bc_git_real_path(options->path, real) ? bc_regain_dir(AT_FDCWD, real, X_OK) : -1;
 	bool		empty;
 	bool		ok;
 
@@ -344,6 +373,7 @@ bc_git_snapshot(const BcSnapshotOptions *options, BcSnapshot *snapshot, BcGitPro
 	else
 		close(top);
 	bc_git_content_close(&walk.content);
+	snapshot->folded = walk.folded;
 	if (ok)
 		snapshot->skipped = walk.skipped;
 	else

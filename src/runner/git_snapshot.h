@@ -31,12 +31,16 @@ typedef struct BcSnapshotOptions
 
 	/* a submodule's directory with files in it becomes a plain directory */
 	bool		unfold_gitlinks;
+
+	/* what cannot be read, or is too large, is skipped */
+	bool		leave_out;
 } BcSnapshotOptions;
 
 typedef struct BcSnapshot
 {
 	git_oid		tree;
 	json_t	   *skipped;		/* ["path: why"], at most 100; owned */
+	bool		folded;			/* there is more where the base has submodules: unfold_gitlinks tells */
 } BcSnapshot;
 
 /*

@@ -25,6 +25,7 @@
 #include "runner/git_repo.h"
 #include "runner/git_roles.h"
 #include "runner/git_text.h"
+#include "runner/regain.h"
 
 #define MAX_NAMES 1000
 
@@ -220,13 +221,15 @@ dir_is_empty(int fd)
 	return count == 2;
 }
 
-/* Opens the worktree's directory; "*made" says that it was missing. */
+/* Opens the worktree's directory, with the rights it had if it is "ours"; "*made" says that it was missing. */
 static bool
-open_directory(Job *job, bool *made, BcGitProblem *problem)
+open_directory(Job *job, bool ours, bool *made, BcGitProblem *problem)
 {
 	const char *name;
-	int			parent = bc_git_place_parent(job->root_fd, job->below, 0700, &name, NULL);
+	int			parent;
 
+	bc_regain_above(job->root_fd, job->below);
+	parent = bc_git_place_parent(job->root_fd, job->below, 0700, &name, NULL);
 	if (parent < 0)
 		return bc_git_problem_errno(problem, errno == ELOOP || errno == ENOTDIR ?
 									BC_GIT_WORKTREE_ROOT_UNSAFE : BC_GIT_WORKTREE_ROOT_UNWRITABLE,
@@ -234,7 +237,7 @@ open_directory(Job *job, bool *made, BcGitProblem *problem)
 	*made = mkdirat(parent, name, 0700) == 0;
 	if (*made || errno == EEXIST)
 	{
-		job->fd = bc_git_place_dir(parent, name);
+		job->fd = ours ? bc_regain_dir(parent, name, W_OK | X_OK) : bc_git_place_dir(parent, name);
 		if (job->fd < 0)
 			bc_git_problem_errno(problem, BC_GIT_PATH_OCCUPIED,
 								 "something that is not a directory is at \"%s\"", job->path);
@@ -270,7 +273,7 @@ claim(Job *job, BcGitEntry *entry, bool *lost, BcGitProblem *problem)
 
 	if (!(found && entry->ready) && !resolve_base(job, &entry->base, problem))
 		return false;
-	if (!open_directory(job, &made, problem))
+	if (!open_directory(job, found, &made, problem))
 		return false;
 	*lost = found && entry->ready && made;
 	if (found)

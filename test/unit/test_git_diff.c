@@ -318,6 +318,56 @@ submodules_are_left_alone(void **state)
 	json_decref(diff);
 }
 
+/* They are no part of the diff, but a person is told of them. */
+static void
+files_in_a_submodule_are_dirty(void **state)
+{
+	static const struct
+	{
+		const char *how;
+		const char *command;
+		const char *dirty;
+	}			cases[] = {
+		{"nothing", "true", "[]"},
+		{"one", "echo in > lib/in", "[\"lib/in\"]"},
+		{"more, and a change beside", "mkdir lib/d && echo in > lib/d/in && echo x > x", "[\"lib/d/in\", \"lib/in\"]"},
+		{"only ignored ones", "rm -r lib/* && echo '*.log' > .gitignore && echo x > lib/x.log", "[]"},
+		{"a file in its place", "rm -r lib && echo x > lib", "[\"lib\"]"},
+	};
+	const char *base;
+
+	(void) state;
+	sh("git init -q \"$T/lib\" && cd \"$T/lib\" && echo l > l && git add l && git commit -q -m l && cd \"$P\" && "
+	   "git -c protocol.file.allow=always submodule -q add \"$T/lib\" lib && git commit -q -m sub");
+	base = make_worktree();
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		json_t	   *diff;
+		json_t	   *order;
+		json_t	   *facts;
+		char	   *dirty;
+
+		sh("cd \"$W\" && %s", cases[i].command);
+		diff = role_diff(base);
+		assert_ok(diff);
+		assert_int_equal(count_of(diff), i < 2 ? 0 : i < 3 ? 1 : 2);
+		facts = json_object_get(diff, "facts");
+		dirty = json_dumps(json_object_get(facts, "dirty"), 0);
+		if (strcmp(dirty, cases[i].dirty) != 0)
+			fail_msg("%s: %s", cases[i].how, dirty);
+		free(dirty);
+		assert_int_equal(json_integer_value(json_object_get(facts, "dirty_count")),
+						 json_array_size(json_object_get(facts, "dirty")));
+		order = json_pack("{s:s, s:{s:s}, s:o}", "role", "assess", "project", "path", project,
+						  "worktree", worktree_json(base));
+		json_object_set(json_object_get(order, "worktree"), "snapshot_tree", json_object_get(diff, "tree"));
+		order = run_role(bc_git_assess, order);
+		assert_true(json_equal(json_object_get(order, "dirty"), json_object_get(facts, "dirty")));
+		json_decref(order);
+		json_decref(diff);
+	}
+}
+
 static void
 git_names_in_disguise_are_skipped(void **state)
 {
@@ -470,6 +520,76 @@ deep_directories_do_not_exhaust_anything(void **state)
 	json_decref(diff);
 }
 
+/* Modes that an agent gave are neither a change (but the exec bit) nor a way to hide one. */
+static void
+modes_hide_nothing(void **state)
+{
+	static const char *const takes[] = {
+		"chmod 000 README", "chmod 000 .", "chmod 000 src", "chmod 400 src", "chmod 444 .", "chmod 100 src .",
+		"chmod 000 .git", "chmod 000 src/main.c src ."
+	};
+	const char *base = make_worktree();
+
+	(void) state;
+	for (size_t i = 0; i < sizeof(takes) / sizeof(takes[0]); i++)
+	{
+		json_t	   *diff;
+
+		sh("cd \"$W\" && echo %d > y && echo %d > src/y && %s", (int) i, (int) i, takes[i]);
+		diff = role_diff(base);
+		assert_ok(diff);
+		assert_int_equal(count_of(diff), 2);
+		change_of(diff, "src/y");
+		json_decref(diff);
+	}
+}
+
+static void
+exec_bit_that_is_taken_is_a_change(void **state)
+{
+	const char *base;
+	json_t	   *diff;
+
+	(void) state;
+	sh("cd \"$P\" && echo x > run && chmod +x run && git add -A && git commit -q -m run");
+	base = make_worktree();
+	sh("chmod 000 \"$W/run\"");
+	diff = role_diff(base);
+	assert_ok(diff);
+	assert_change(diff, "run", "mode", "100755 100644");
+	json_decref(diff);
+}
+
+static void
+ignore_file_that_is_locked_steers_on(void **state)
+{
+	const char *base = make_worktree();
+	json_t	   *diff;
+
+	(void) state;
+	sh("cd \"$W\" && echo '*.log' > .gitignore && echo x > x.log && chmod 000 .gitignore");
+	diff = role_diff(base);
+	assert_ok(diff);
+	change_of(diff, ".gitignore");
+	assert_int_equal(count_of(diff), 1);
+	json_decref(diff);
+}
+
+static void
+modes_outside_stay(void **state)
+{
+	const char *base = make_worktree();
+	json_t	   *diff;
+
+	(void) state;
+	sh("mkdir -p \"$T/out/dir\" && echo s > \"$T/out/file\" && chmod 000 \"$T/out/file\" \"$T/out/dir\" && cd \"$W\" && "
+	   "ln -s \"$T/out/file\" file && ln -s \"$T/out/dir\" dir && rm -r src && ln -s \"$T/out/dir\" src");
+	diff = role_diff(base);
+	assert_ok(diff);
+	assert_string_equal(sh_output("stat -c %a \"$T/out/file\" \"$T/out/dir\""), "0\n0");
+	json_decref(diff);
+}
+
 int
 main(void)
 {
@@ -490,6 +610,7 @@ main(void)
 		T(symbolic_links_are_not_followed),
 		T(nested_repository_is_plain_files),
 		T(submodules_are_left_alone),
+		T(files_in_a_submodule_are_dirty),
 		T(git_names_in_disguise_are_skipped),
 		T(line_ends_of_the_checkout_are_no_change),
 		T(crlf_and_bare_cr_content_round_trips),
@@ -499,6 +620,10 @@ main(void)
 		T(damaged_index_only_costs_time),
 		T(snapshot_is_kept_and_the_repository_is_sound),
 		T(deep_directories_do_not_exhaust_anything),
+		T(modes_hide_nothing),
+		T(exec_bit_that_is_taken_is_a_change),
+		T(ignore_file_that_is_locked_steers_on),
+		T(modes_outside_stay),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -326,6 +326,75 @@ files_in_a_submodule_are_archived(void **state)
 	json_decref(result);
 }
 
+static void
+modes_keep_nothing_from_removal(void **state)
+{
+	static const char *const takes[] = {
+		"chmod 000 y \"$W\"", "chmod 000 \"$W\"", "chmod 000 src y \"$R/w\"", "chmod 555 . \"$R/w\"", "chmod 400 src .",
+		"chmod 000 .git src"
+	};
+
+	for (size_t i = 0; i < sizeof(takes) / sizeof(takes[0]); i++)
+	{
+		const char *base;
+		json_t	   *result;
+
+		if (i > 0)
+		{
+			git_teardown(state);
+			git_setup(state);
+		}
+		base = make_worktree();
+		sh("cd \"$W\" && echo work > y && echo work > src/y && %s", takes[i]);
+		result = role_remove(base, true);
+		assert_archived(result);
+		assert_string_equal(sh_output("git -C \"$P\" show $A:y $A:src/y"), "work\nwork");
+		everything_of_ours_is_gone();
+		json_decref(result);
+	}
+}
+
+/* By force it goes, whatever is in it: what can't be archived is named in the archive. */
+static void
+what_cannot_be_archived_is_named(void **state)
+{
+	const char *base = make_worktree();
+	json_t	   *order;
+	json_t	   *result;
+
+	(void) state;
+	sh("cd \"$W\" && echo work > y && truncate -s 10G sparse");
+	order = json_pack("{s:s, s:{s:s}, s:o, s:s, s:b, s:b}", "role", "remove", "project", "path", project,
+					  "worktree", worktree_json(base), "root", root, "delete_branch", 1, "careful", 1);
+	result = run_role(bc_git_remove, order);
+	assert_reason(result, "diff_too_large");
+	sh("test -f \"$W/sparse\"");
+	json_decref(result);
+	result = role_remove(base, true);
+	assert_archived(result);
+	assert_string_equal(json_string_value(json_array_get(json_object_get(result, "skipped"), 0)), "sparse: too large");
+	assert_string_equal(sh_output("git -C \"$P\" ls-tree --name-only $A"), "README\nsrc\ny");
+	assert_string_equal(sh_output("git -C \"$P\" log -1 --format=%b $A"), "Left out:\nsparse: too large");
+	everything_of_ours_is_gone();
+	json_decref(result);
+}
+
+/* Names that the removal wants for what lies too deep are taken. */
+static void
+taken_names_do_not_stop_a_removal(void **state)
+{
+	const char *base = make_worktree();
+	json_t	   *result;
+
+	(void) state;
+	sh("cd \"$W\" && for i in $(seq 0 60); do echo x > .boocoder-removed-$i; done && "
+	   "for i in 1 2 3 4 5 6 7 8; do (mkdir t$i && cd t$i && perl -e 'for(1..90){mkdir \"d\"; chdir \"d\" or die}'); done");
+	result = role_remove(base, true);
+	assert_ok(result);
+	everything_of_ours_is_gone();
+	json_decref(result);
+}
+
 int
 main(void)
 {
@@ -345,6 +414,9 @@ main(void)
 		T(pruned_entry_does_not_lose_content),
 		T(branch_that_is_in_use_or_wanted_stays),
 		T(files_in_a_submodule_are_archived),
+		T(modes_keep_nothing_from_removal),
+		T(what_cannot_be_archived_is_named),
+		T(taken_names_do_not_stop_a_removal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

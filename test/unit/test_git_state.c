@@ -316,6 +316,24 @@ a_careful_removal_refuses_what_would_be_missed(void **state)
 	sh("test ! -e \"$W\"");
 }
 
+static void
+modes_hide_nothing(void **state)
+{
+	json_t	   *result;
+
+	(void) state;
+	begin();
+	sh("cd \"$W\" && echo x > x && echo more >> src/main.c && chmod 000 x src/main.c src .");
+	check_facts("locked", NULL, 2, 0);
+	sh("cd \"$W\" && chmod 000 x src/main.c src .");
+	json_decref(rewrite_ok("stash", NULL));
+	assert_string_equal(sh_output("cd \"$W\" && git status --porcelain"), "");
+	sh("cd \"$W\" && chmod 555 src .");
+	result = rewrite_ok("stash", "refs/boocoder/stash/7");
+	assert_string_equal(sh_output("cd \"$W\" && git status --porcelain && tail -n 1 src/main.c"), "M  src/main.c\nA  x\nmore");
+	json_decref(result);
+}
+
 int
 main(void)
 {
@@ -328,6 +346,7 @@ main(void)
 		T(nothing_but_our_own_refs_is_restored),
 		T(links_lead_nowhere),
 		T(a_careful_removal_refuses_what_would_be_missed),
+		T(modes_hide_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -450,6 +450,25 @@ malformed_orders_are_answered(void **state)
 	}
 }
 
+static void
+locked_directory_is_opened_again(void **state)
+{
+	static const char *const takes[] = {"\"$W\"", "\"$R/w\"", "\"$W/.git\" \"$W\" \"$R/w\""};
+
+	(void) state;
+	make_worktree();
+	for (size_t i = 0; i < sizeof(takes) / sizeof(takes[0]); i++)
+	{
+		sh("echo work > \"$W/work\" && chmod 000 %s", takes[i]);
+		make_worktree();
+		assert_string_equal(sh_output("cd \"$W\" && cat work && git rev-parse --abbrev-ref HEAD"), "work\nboocoder/3");
+	}
+	/* what is not ours keeps its mode */
+	sh("rm -r \"$E\" && chmod 000 \"$W\"");
+	json_decref(role_worktree());
+	assert_string_equal(sh_output("stat -c %a \"$W\""), "0");
+}
+
 int
 main(void)
 {
@@ -477,6 +496,7 @@ main(void)
 		T(excludes_file_in_a_home_works),
 		T(inspect_describes_or_refuses),
 		T(malformed_orders_are_answered),
+		T(locked_directory_is_opened_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
