@@ -598,6 +598,7 @@ prepare(void)
 {
 	const char *cwd = json_string_value(json_object_get(order, "cwd"));
 	const char *git_dir = json_string_value(json_object_get(order, "git_dir"));
+	int			dir;
 
 	transport = find_transport(json_string_value(json_object_get(order, "transport")));
 	if (transport == NULL)
@@ -605,11 +606,12 @@ prepare(void)
 		settle("failed", "transport_unsupported", "the provider's transport is not supported");
 		return false;
 	}
-	if (cwd == NULL || access(cwd, X_OK) < 0)
+	if (cwd == NULL || (dir = bc_sandbox_open(cwd)) < 0)
 	{
-		settle("failed", "worktree_missing", "the worktree is not there");
+		settle("failed", "worktree_missing", "the worktree is not there, or is a symbolic link");
 		return false;
 	}
+	close(dir);
 	if (git_dir != NULL && access(git_dir, F_OK) < 0)
 	{
 		settle("failed", "repository_missing", "the repository of the project is not there");

@@ -52,7 +52,7 @@ try_sandbox(const json_t *order, const char *home, BcBuf *said)
 		free(failure.message);
 		return false;
 	}
-	error = bc_spawn(launch.argv, launch.envp, home, launch.guarded, NULL, &child);
+	error = bc_spawn(&launch, NULL, &child);
 	bc_sandbox_free(&launch);
 	if (error != 0)
 	{
@@ -90,6 +90,9 @@ check_sandbox(json_t *checks, const json_t *order, const char *root)
 			"Set boocoder.sandbox = on unless agents run as another user.");
 	else if (try_sandbox(order, root, &said))
 		add(checks, "sandbox", "ok", "bubblewrap works", NULL);
+	else if (said.len > 0 && strstr(said.data, "--bind-fd") != NULL)
+		add(checks, "sandbox", "error", said.data,
+			"Update bubblewrap: to 0.10, or to an older one with the fix of CVE-2024-42472.");
 	else
 		add(checks, "sandbox", "error", said.len > 0 ? said.data : "bubblewrap does not work",
 			"Install bubblewrap and allow unprivileged user namespaces "
@@ -122,6 +125,7 @@ bc_check_run(const json_t *order)
 {
 	const char *root = json_string_value(json_object_get(order, "root"));
 	json_t	   *checks = json_array();
+	char	   *real = bc_paths_resolve(root);
 	char	   *why = bc_paths_check_root(root, json_object_get(order, "forbidden"), NULL);
 
 	if (why != NULL)
@@ -131,9 +135,10 @@ bc_check_run(const json_t *order)
 	else
 	{
 		add(checks, "worktree root", "ok", root, NULL);
-		check_sandbox(checks, order, root);
+		check_sandbox(checks, order, real);
 	}
 	check_sockets(checks, order);
+	free(real);
 	free(why);
 	return json_pack("{s:b, s:o}", "ok", 1, "checks", checks);
 }

@@ -326,6 +326,24 @@ files_in_a_submodule_are_archived(void **state)
 	json_decref(result);
 }
 
+static void
+the_home_goes_with_what_lies_beside_it(void **state)
+{
+	const char *base = make_worktree();
+	char		home[400];
+	json_t	   *result;
+
+	(void) state;
+	snprintf(home, sizeof(home), "%s/homes/s1", root);
+	setenv("H", home, 1);
+	sh("mkdir -p \"$H/.cache\" \"$H.private/.codex/rules\" \"$H\"2 && ln -s \"$P\" \"$H.private/.codex/rules/link\"");
+	result = run_role(bc_git_remove, json_pack("{s:s, s:{s:s}, s:o, s:s, s:s}", "role", "remove", "project", "path", project,
+											   "worktree", worktree_json(base), "root", root, "home", home));
+	assert_ok(result);
+	sh("test \"$(ls \"${H%%/*}\")\" = s12 && test -f \"$P/README\"");
+	json_decref(result);
+}
+
 int
 main(void)
 {
@@ -345,6 +363,7 @@ main(void)
 		T(pruned_entry_does_not_lose_content),
 		T(branch_that_is_in_use_or_wanted_stays),
 		T(files_in_a_submodule_are_archived),
+		T(the_home_goes_with_what_lies_beside_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
