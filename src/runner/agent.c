@@ -7,10 +7,10 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "runner/agent.h"
+#include "runner/parent.h"
 #include "runner/program.h"
 #include "runner/sandbox.h"
 #include "runner/stream.h"
@@ -649,11 +649,7 @@ start_agent(void)
 {
 	json_int_t	limit;
 
-	/*
-	 * The end of the pipe tells us that the dispatcher has gone.  To be killed
-	 * for it as well would interrupt the killing of what the agent started.
-	 */
-	(void) prctl(PR_SET_PDEATHSIG, 0);
+	bc_parent_is_pipe();
 	bc_up_nonblocking();
 	setup_index = 0;
 	nsetup = json_array_size(json_object_get(order, "setup"));

@@ -13,10 +13,13 @@
 
 #include "runner/buf.h"
 #include "runner/check.h"
+#include "runner/parent.h"
 #include "runner/paths.h"
 #include "runner/sandbox.h"
 #include "runner/spawn.h"
 #include "runner/stream.h"
+#include "runner/talk.h"
+#include "runner/up.h"
 
 #define TRY_TIMEOUT_MS 10000
 
@@ -59,11 +62,11 @@ try_sandbox(const json_t *order, const char *home, BcBuf *said)
 		bc_buf_str(said, strerror(error));
 		return false;
 	}
-	while (!bc_spawn_ended(&child, &status) && bc_now() < end)
+	while (!bc_spawn_ended(&child, &status) && bc_now() < end && !bc_talk_cancelled())
 	{
-		struct pollfd p = {child.pidfd, POLLIN, 0};
+		struct pollfd p[2] = {{STDIN_FILENO, POLLIN, 0}, {child.pidfd, POLLIN, 0}};
 
-		(void) poll(&p, 1, child.pidfd >= 0 ? 100 : 10);
+		(void) poll(p, 2, child.pidfd >= 0 ? 100 : 10);
 	}
 	{
 		ssize_t		n = read(child.err, bc_buf_reserve(said, 4096), 4096);
@@ -126,7 +129,11 @@ bc_check_run(const json_t *order)
 	const char *root = json_string_value(json_object_get(order, "root"));
 	json_t	   *checks = json_array();
 	char	   *real = bc_paths_resolve(root);
-	char	   *why = bc_paths_check_root(root, json_object_get(order, "forbidden"), NULL);
+	char	   *why;
+
+	bc_parent_is_pipe();
+	bc_up_nonblocking();
+	why = bc_paths_check_root(root, json_object_get(order, "forbidden"), NULL);
 
 	if (why != NULL)
 		add(checks, "worktree root", "error", why,

@@ -252,7 +252,19 @@ reap_until(pid_t agent, int *status)
 	return ended != 0;
 }
 
-/* Waits until the agent has ended or the runner has; both then end completely. */
+/* Nothing is ever written: what can be read is the end. */
+static bool
+runner_gone(int control)
+{
+	struct pollfd p = {control, POLLIN, 0};
+
+	return poll(&p, 1, 0) > 0;
+}
+
+/*
+ * Waits until the agent has ended or the runner has; both then end completely.
+ * Who adopts a guard without a runner must see no signal, see parent.h.
+ */
 static void
 stand_guard(pid_t agent, int control)
 {
@@ -269,10 +281,12 @@ stand_guard(pid_t agent, int control)
 		if (reap_until(agent, &status))
 			break;
 		(void) poll(p, pidfd >= 0 ? 2 : 1, pidfd >= 0 ? -1 : 20);
-		if (p[0].revents != 0)	/* nothing is ever written: it was closed */
+		if (p[0].revents != 0)
 			break;
 	}
 	(void) bc_procs_kill_all(KILL_TIMEOUT_MS);
+	if (runner_gone(control))
+		_exit(0);
 	if (WIFSIGNALED(status))
 	{
 		(void) signal(WTERMSIG(status), SIG_DFL);
