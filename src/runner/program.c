@@ -176,8 +176,7 @@ bc_program_forget_stderr(void)
 static bool
 was_replaced(const char *text)
 {
-	return strstr(text, "Race condition") != NULL || strstr(text, "source path /proc/self/fd/") != NULL ||
-		strstr(text, "Can't get type of source") != NULL;
+	return strstr(text, "Race condition") != NULL || strstr(text, ": No such file or directory") != NULL;
 }
 
 /* bubblewrap reports its own failures on stderr, and so does nothing else that way. */

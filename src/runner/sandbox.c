@@ -494,7 +494,35 @@ add_private_paths(BcLaunch *launch, List *argv, const json_t *sandbox, const cha
 	return ok;
 }
 
-/* The link to the repository is not the agent's to change. */
+/* By a lock that goes with the runner of the server */
+void
+bc_sandbox_serve(const char *path)
+{
+	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+	int			fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd >= 0)
+		(void) fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+/* Does a server run that has the folder in which this worktree is? */
+static bool
+is_served(int worktree)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int			fd = openat(worktree, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool		served = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+
+	if (fd >= 0)
+		close(fd);
+	return served;
+}
+
+/*
+ * The link to the repository is not the agent's to change.  Unless the agents of
+ * a server can, too: they could put a symbolic link there while bubblewrap makes
+ * sure of the file, which makes the one that is missing, wherever that leads.
+ */
 static bool
 add_dot_git(BcLaunch *launch, List *argv, const char *cwd, BcFailure *failure)
 {
@@ -509,6 +537,8 @@ add_dot_git(BcLaunch *launch, List *argv, const char *cwd, BcFailure *failure)
 		errno = ELOOP;
 		ok = false;
 	}
+	else if (fd >= 0 && is_served(launch->dir))
+		close(fd);
 	else if (fd >= 0)
 		ok = mount_fd(launch, argv, "--ro-bind-fd", fd, dot_git);
 	if (!ok)

@@ -56,6 +56,12 @@ extern int	bc_sandbox_open(const char *path);
 /* Behind the name of a session's home: where its parts of a lasting home are. */
 #define BC_SANDBOX_PRIVATE ".private"
 
+/*
+ * Notes that a server runs which has the folder of worktrees "path", until this
+ * process ends.
+ */
+extern void bc_sandbox_serve(const char *path);
+
 /* The homes that an order names: that of its session, and a lasting one if it has one. */
 extern bool bc_sandbox_make_homes(const json_t *order);
 

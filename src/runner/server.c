@@ -388,7 +388,10 @@ bc_server_run(const json_t *the_order)
 	bc_up_nonblocking();
 	ready_end = bc_now() + limit("handshake_ms", 60000);
 	if (prepare())
+	{
+		bc_sandbox_serve(json_string_value(json_object_get(order, "cwd")));
 		start();
+	}
 	/* What came together with the order has been read, so poll() will not tell of it. */
 	read_dispatcher();
 	while (bc_program_exists() && !dispatcher_gone)

@@ -147,7 +147,25 @@ waitpid $swapper, 0;
 note(join ', ', map { "$_: $seen{$_}" } sort keys %seen);
 is(data(), 'PG_VERSION', 'a worktree that is swapped while agents start: nothing was written elsewhere');
 ok(!$seen{leak} && $seen{completed}, 'nor shown, and some of them started');
-is(join(' ', grep { !/^(?:completed|worktree_missing)$/ } sort keys %seen), '', 'the others have a reason');
+is(join(' ', grep { !/^(?:completed|worktree_missing|sandbox_unavailable)$/ } sort keys %seen), '', 'the others have a reason');
+
+# ---- where a server runs that has the folder, nothing is mounted over a name in it ----
+
+start_over();
+spew("$worktree/.git", "gitdir: elsewhere\n");
+$runner = turn('echo x > .git; cat .git');
+is($runner->text, "gitdir: elsewhere\n", 'the link to the repository is not the agent\'s to change');
+my $server = BoocoderRunner->start;
+$server->order({ role => 'server', provider => 'x', cwd => $folder, env => {}, command => [ '/bin/sh', '-c', 'touch up; while :; do sleep 0.2; done' ],
+	sandbox => { mode => 'bwrap', ro_paths => [], hide => [], home => "$root/homes/p1", agent_path => '/usr/bin:/bin', network => JSON::PP::true },
+	limits => { handshake_ms => 60_000, term_grace_ms => 100 } });
+my $end = time() + 10;
+select undef, undef, undef, 0.01 until -e "$folder/up" || time() > $end;
+$runner = turn('echo x > .git; cat .git');
+is($runner->text, "x\n", 'but what a server could change as well is not protected');
+$server->stop;
+$runner = turn('echo y > .git; cat .git');
+is($runner->text, "x\n", 'until the server has ended');
 
 # ---- what is above the root is the administrator's ----
 
