@@ -8,10 +8,10 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "runner/agent.h"
+#include "runner/parent.h"
 #include "runner/program.h"
 #include "runner/regain.h"
 #include "runner/sandbox.h"
@@ -600,6 +600,7 @@ prepare(void)
 {
 	const char *cwd = json_string_value(json_object_get(order, "cwd"));
 	const char *git_dir = json_string_value(json_object_get(order, "git_dir"));
+	int			dir;
 
 	transport = find_transport(json_string_value(json_object_get(order, "transport")));
 	if (transport == NULL)
@@ -608,11 +609,14 @@ prepare(void)
 		return false;
 	}
 	/* An agent of an earlier turn may have locked itself, and us, out. */
-	if (cwd == NULL || (access(cwd, X_OK) < 0 && !bc_regain(AT_FDCWD, cwd)))
+	if (cwd != NULL && access(cwd, X_OK) < 0)
+		(void) bc_regain(AT_FDCWD, cwd);
+	if (cwd == NULL || (dir = bc_sandbox_open(cwd)) < 0)
 	{
-		settle("failed", "worktree_missing", "the worktree is not there");
+		settle("failed", "worktree_missing", "the worktree is not there, or is a symbolic link");
 		return false;
 	}
+	close(dir);
 	if (git_dir != NULL && access(git_dir, F_OK) < 0)
 	{
 		settle("failed", "repository_missing", "the repository of the project is not there");
@@ -650,11 +654,7 @@ start_agent(void)
 {
 	json_int_t	limit;
 
-	/*
-	 * The end of the pipe tells us that the dispatcher has gone.  To be killed
-	 * for it as well would interrupt the killing of what the agent started.
-	 */
-	(void) prctl(PR_SET_PDEATHSIG, 0);
+	bc_parent_is_pipe();
 	bc_up_nonblocking();
 	setup_index = 0;
 	nsetup = json_array_size(json_object_get(order, "setup"));

@@ -13,10 +13,13 @@
 
 #include "runner/buf.h"
 #include "runner/check.h"
+#include "runner/parent.h"
 #include "runner/paths.h"
 #include "runner/sandbox.h"
 #include "runner/spawn.h"
 #include "runner/stream.h"
+#include "runner/talk.h"
+#include "runner/up.h"
 
 #define TRY_TIMEOUT_MS 10000
 
@@ -52,18 +55,18 @@ try_sandbox(const json_t *order, const char *home, BcBuf *said)
 		free(failure.message);
 		return false;
 	}
-	error = bc_spawn(launch.argv, launch.envp, home, launch.guarded, NULL, &child);
+	error = bc_spawn(&launch, NULL, &child);
 	bc_sandbox_free(&launch);
 	if (error != 0)
 	{
 		bc_buf_str(said, strerror(error));
 		return false;
 	}
-	while (!bc_spawn_ended(&child, &status) && bc_now() < end)
+	while (!bc_spawn_ended(&child, &status) && bc_now() < end && !bc_talk_cancelled())
 	{
-		struct pollfd p = {child.pidfd, POLLIN, 0};
+		struct pollfd p[2] = {{STDIN_FILENO, POLLIN, 0}, {child.pidfd, POLLIN, 0}};
 
-		(void) poll(&p, 1, child.pidfd >= 0 ? 100 : 10);
+		(void) poll(p, 2, child.pidfd >= 0 ? 100 : 10);
 	}
 	{
 		ssize_t		n = read(child.err, bc_buf_reserve(said, 4096), 4096);
@@ -90,6 +93,9 @@ check_sandbox(json_t *checks, const json_t *order, const char *root)
 			"Set boocoder.sandbox = on unless agents run as another user.");
 	else if (try_sandbox(order, root, &said))
 		add(checks, "sandbox", "ok", "bubblewrap works", NULL);
+	else if (said.len > 0 && strstr(said.data, "--bind-fd") != NULL)
+		add(checks, "sandbox", "error", said.data,
+			"Update bubblewrap: to 0.10, or to an older one with the fix of CVE-2024-42472.");
 	else
 		add(checks, "sandbox", "error", said.len > 0 ? said.data : "bubblewrap does not work",
 			"Install bubblewrap and allow unprivileged user namespaces "
@@ -122,7 +128,12 @@ bc_check_run(const json_t *order)
 {
 	const char *root = json_string_value(json_object_get(order, "root"));
 	json_t	   *checks = json_array();
-	char	   *why = bc_paths_check_root(root, json_object_get(order, "forbidden"), NULL);
+	char	   *real = bc_paths_resolve(root);
+	char	   *why;
+
+	bc_parent_is_pipe();
+	bc_up_nonblocking();
+	why = bc_paths_check_root(root, json_object_get(order, "forbidden"), NULL);
 
 	if (why != NULL)
 		add(checks, "worktree root", "error", why,
@@ -131,9 +142,10 @@ bc_check_run(const json_t *order)
 	else
 	{
 		add(checks, "worktree root", "ok", root, NULL);
-		check_sandbox(checks, order, root);
+		check_sandbox(checks, order, real);
 	}
 	check_sockets(checks, order);
+	free(real);
 	free(why);
 	return json_pack("{s:b, s:o}", "ok", 1, "checks", checks);
 }

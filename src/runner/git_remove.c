@@ -25,6 +25,7 @@
 #include "runner/git_snapshot.h"
 #include "runner/git_text.h"
 #include "runner/regain.h"
+#include "runner/sandbox.h"
 
 #define MARK "boocoder-removing"
 #define NOTHING "nothing"		/* in the mark: there was nothing to archive */
@@ -476,11 +477,12 @@ run(Job *job, BcGitProblem *problem)
 	return ok;
 }
 
-/* The agents' private directory goes with the worktree; there is no work in it. */
+/* The agents' private directory goes with the worktree, with what lies beside it; there is no work in it. */
 static bool
 remove_home(Job *job, BcGitProblem *problem)
 {
 	char		real_root[PATH_MAX];
+	char		beside[NAME_MAX + 16];
 	const char *below;
 	const char *name;
 	int			root;
@@ -500,8 +502,8 @@ remove_home(Job *job, BcGitProblem *problem)
 	}
 	if (parent < 0)
 		return true;			/* it was never made */
-	gone = faccessat(parent, name, F_OK, AT_SYMLINK_NOFOLLOW) != 0 ||
-		bc_git_place_remove(parent, name, problem);
+	snprintf(beside, sizeof(beside), "%s" BC_SANDBOX_PRIVATE, name);
+	gone = bc_git_place_remove(parent, name, problem) && bc_git_place_remove(parent, beside, problem);
 	close(parent);
 	return gone;
 }

@@ -21,14 +21,15 @@
 #include "runner/agent.h"
 #include "runner/check.h"
 #include "runner/git_roles.h"
-#include "runner/probe.h"
+#include "runner/parent.h"
 #include "runner/paths.h"
+#include "runner/probe.h"
 #include "runner/server.h"
 #include "runner/stream.h"
 #include "runner/text.h"
 #include "runner/up.h"
 
-#define EXIT_BAD_ORDER 65
+#define EXIT_BAD_ORDER 1		/* no other one is harmless to a postmaster that adopts us, see parent.h */
 #define MAX_RESULT_STRING BC_MESSAGE_MAX
 
 typedef struct Role
@@ -75,8 +76,7 @@ become_runner(void)
 	(void) signal(SIGPIPE, SIG_IGN);
 	(void) setrlimit(RLIMIT_CORE, &no_core);
 	(void) prctl(PR_SET_CHILD_SUBREAPER, 1);
-	/* For what does not read the pipe while it works. */
-	(void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+	bc_parent_watch();
 	(void) umask(022);
 	/* Nobody's current directory should be kept busy by us. */
 	if (chdir("/") < 0)

@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,6 +16,7 @@
 #include "runner/env.h"
 #include "runner/git_place.h"
 #include "runner/models_http.h"
+#include "runner/parent.h"
 #include "runner/probe.h"
 #include "runner/stream.h"
 #include "runner/up.h"
@@ -484,11 +484,7 @@ bc_probe_run(const json_t *order)
 	BcProbe		probe = {.order = json_deep_copy(order), .result = json_object()};
 	int			scratch = -1;
 
-	/*
-	 * The end of the pipe tells us that the dispatcher has gone.  To be killed
-	 * for it as well would interrupt the killing of what was started.
-	 */
-	(void) prctl(PR_SET_PDEATHSIG, 0);
+	bc_parent_is_pipe();
 	bc_up_nonblocking();
 	bc_models_init(&probe.models);
 	probe.began = bc_now();

@@ -150,8 +150,8 @@ reap_all(void)
  * forks and ends at once, outruns a walk through all of /proc; but its present
  * end is always our child, or about to be.
  */
-static bool
-kill_children_in_haste(void)
+bool
+bc_procs_kill_children(void)
 {
 	char		path[64];
 	int			fd;
@@ -188,7 +188,7 @@ bc_procs_kill_all(int timeout_ms)
 		/* Stopped first, they can't make new ones while the rest is found. */
 		(void) bc_procs_signal(getpid(), 0, SIGSTOP);
 		(void) bc_procs_signal(getpid(), 0, SIGKILL);
-		if (kill_children_in_haste())
+		if (bc_procs_kill_children())
 			break;
 		if (bc_now() >= end)
 			return false;

@@ -24,4 +24,10 @@ extern int	bc_procs_signal(pid_t root, pid_t except, int signal);
  */
 extern bool bc_procs_kill_all(int timeout_ms);
 
+/*
+ * Kills and reaps children for a moment, those that they leave included.  True
+ * when none is left.  Allocates nothing: a handler of a signal may call it.
+ */
+extern bool bc_procs_kill_children(void);
+
 #endif							/* BC_RUNNER_PROCS_H */

@@ -60,15 +60,13 @@ bool
 bc_program_start(const BcProgramOwner *its_owner, const json_t *order, const json_t *command,
 				 const char *extra, bool terminal, BcFailure *failure)
 {
-	const char *cwd = json_string_value(json_object_get(order, "cwd"));
 	BcLaunch	launch = {.terminal = terminal};
 	int			error;
 
 	if (!bc_sandbox_launch(order, command, extra, &launch, failure))
 		return false;
 	sandboxed = !launch.guarded;
-	error = bc_spawn(launch.argv, launch.envp, cwd, launch.guarded, terminal ? &screen : NULL,
-					 &child);
+	error = bc_spawn(&launch, terminal ? &screen : NULL, &child);
 	bc_sandbox_free(&launch);
 	if (error != 0)
 	{
@@ -171,6 +169,16 @@ bc_program_forget_stderr(void)
 	bc_buf_clear(&errors);
 }
 
+/*
+ * What was opened is not where it was when bubblewrap looked: whoever moved it
+ * has put it back, or has not.
+ */
+static bool
+was_replaced(const char *text)
+{
+	return strstr(text, "Race condition") != NULL || strstr(text, ": No such file or directory") != NULL;
+}
+
 /* bubblewrap reports its own failures on stderr, and so does nothing else that way. */
 bool
 bc_program_sandbox_failed(int code, BcFailure *failure)
@@ -185,6 +193,11 @@ bc_program_sandbox_failed(int code, BcFailure *failure)
 			"spawn_failed", bc_asprintf("could not start the agent: %s", text + 14),
 			"If it is a script, its interpreter must be visible in the sandbox, too "
 			"(boocoder.sandbox_ro_paths)."
+		};
+	else if (was_replaced(text))
+		*failure = (BcFailure) {
+			"worktree_missing",
+			bc_asprintf("the worktree was replaced while the agent was started: %s", text), NULL
 		};
 	else
 		*failure = (BcFailure) {

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,6 +20,7 @@
 
 #include "runner/buf.h"
 #include "runner/env.h"
+#include "runner/git_place.h"
 #include "runner/sandbox.h"
 
 #define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
@@ -133,22 +135,129 @@ bc_sandbox_make_homes(const json_t *order)
 		(lasting == NULL || bc_sandbox_mkdir(lasting) == 0);
 }
 
-/* An empty file with its directories, unless it is there. */
-static bool
-make_file(const char *path)
-{
-	char	   *copy = bc_strdup(path);
-	char	   *slash = strrchr(copy, '/');
-	int			fd = -1;
+/* --- places that agents write --- */
 
-	*slash = '\0';
-	if (bc_sandbox_mkdir(copy) == 0)
-		fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
-	free(copy);
+/*
+ * What is behind the worktree root in "path", or its last component.  Above it
+ * links are the administrator's.
+ */
+static const char *
+below_root(const char *path)
+{
+	static const char *const dirs[] = {"/worktrees/", "/homes/"};
+	const char *below = NULL;
+
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
+		for (const char *at = path; (at = strstr(at, dirs[i])) != NULL; at++)
+			if (below == NULL || at > below)
+				below = at;
+	if (below == NULL)
+		below = strrchr(path, '/');
+	return below != NULL ? below + 1 : path;
+}
+
+/* Out of the way of the numbers that the child uses; takes "fd". */
+static int
+move_up(int fd)
+{
+	int			moved = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, BC_LAUNCH_FDS) : -1;
+	int			error = errno;
+
 	if (fd >= 0)
 		close(fd);
-	return fd >= 0;
+	errno = error;
+	return moved;
 }
+
+int
+bc_sandbox_open(const char *path)
+{
+	const char *below = below_root(path);
+	char	   *above = bc_asprintf("%.*s", (int) (below - path), path);
+	int			base = open(above, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	const char *name;
+	int			parent = base >= 0 ? bc_git_place_parent(base, below, 0, &name, NULL) : -1;
+	int			fd = -1;
+	int			error;
+
+	if (parent >= 0)
+		fd = openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	error = errno;
+	if (parent >= 0)
+		close(parent);
+	if (base >= 0)
+		close(base);
+	free(above);
+	errno = error;
+	return move_up(fd);
+}
+
+/* Opens "path" below "base", through no symbolic link; makes what is missing. */
+static int
+open_part(int base, const char *path, bool is_file)
+{
+	int			flags = O_PATH | O_NOFOLLOW | O_CLOEXEC | (is_file ? 0 : O_DIRECTORY);
+	const char *name;
+	int			parent = bc_git_place_parent(base, path, 0700, &name, NULL);
+	int			made = -1;
+	int			fd;
+	struct stat st;
+
+	if (parent < 0)
+		return -1;
+	if (is_file)
+		made = openat(parent, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	else
+		(void) mkdirat(parent, name, 0700);
+	if (made >= 0)
+		close(made);
+	fd = openat(parent, name, flags);
+	close(parent);
+	if (fd >= 0 && is_file && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)))
+	{
+		close(fd);
+		errno = ELOOP;
+		return -1;
+	}
+	return move_up(fd);
+}
+
+static bool
+refuse(BcFailure *failure, const char *reason, const char *what, const char *path)
+{
+	*failure = (BcFailure) {
+		reason,
+		errno == ENOTDIR || errno == ELOOP ?
+		bc_asprintf("%s \"%s\" is not itself a directory or file, or a symbolic link leads there", what, path) :
+		bc_asprintf("%s \"%s\" is not there: %s", what, path, strerror(errno)),
+		NULL
+	};
+	return false;
+}
+
+/*
+ * Mounts what is open, takes "fd".  By the descriptor: bubblewrap compares what
+ * it has mounted with it, so that nobody can put something else in its place
+ * meanwhile.
+ */
+static bool
+mount_fd(BcLaunch *launch, List *argv, const char *option, int fd, const char *inside)
+{
+	char		number[16];
+
+	if (launch->nmounts == BC_LAUNCH_MOUNTS)
+	{
+		close(fd);
+		errno = EMFILE;
+		return false;
+	}
+	snprintf(number, sizeof(number), "%d", BC_LAUNCH_FIRST_MOUNT + (int) launch->nmounts);
+	launch->mounts[launch->nmounts++] = fd;
+	add3(argv, option, number, inside);
+	return true;
+}
+
+/* --- what it sees --- */
 
 /* /bin and its like are links into /usr on most systems, directories on others. */
 static void
@@ -287,44 +396,182 @@ home_of(const json_t *sandbox)
 	return text(json_object_get(sandbox, "agent_home"), "path", text(sandbox, "home", "/"));
 }
 
-/*
- * Parts of a lasting home that one session must not leave to another: what was
- * allowed "always" is.  The session's own home holds them instead.
- */
-static void
-add_private_paths(List *argv, const json_t *sandbox, const char *home)
+static bool
+has_place(const List *argv, size_t from, const char *place)
 {
-	size_t		index;
-	json_t	   *item;
-
-	json_array_foreach(json_object_get(sandbox, "private"), index, item)
-	{
-		const char *path = json_string_value(item);
-		const char *slash = path != NULL ? strrchr(path, '/') : NULL;
-		bool		is_file = path != NULL && strchr(slash != NULL ? slash + 1 : path, '.') > path;
-		char	   *own;
-		char	   *inside;
-
-		if (path == NULL || path[0] == '/' || strstr(path, "..") != NULL)
-			continue;
-		own = bc_asprintf("%s/private/%s", text(sandbox, "home", "/"), path);
-		inside = bc_asprintf("%s/%s", home, path);
-		/* bubblewrap makes the place inside, where only what it shows can be reached. */
-		if (is_file ? make_file(own) : bc_sandbox_mkdir(own) == 0)
-			add3(argv, "--bind", own, inside);
-		free(own);
-		free(inside);
-	}
+	for (size_t i = from; i < argv->n; i++)
+		if (strcmp(argv->items[i], place) == 0)
+			return true;
+	return false;
 }
 
-static void
-add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
+/*
+ * Each directory on the way to a private part is mounted on itself.  A mount
+ * point can't be renamed or removed, so no agent of this home can put a link
+ * there: bubblewrap follows links where it mounts, out to the host's files.
+ */
+static bool
+add_way(BcLaunch *launch, List *argv, size_t from, const char *home, int home_fd, const char *path,
+		BcFailure *failure)
+{
+	for (const char *slash = strchr(path, '/'); slash != NULL; slash = strchr(slash + 1, '/'))
+	{
+		char	   *part = bc_asprintf("%.*s", (int) (slash - path), path);
+		char	   *inside = bc_asprintf("%s/%s", home, part);
+		bool		ok = has_place(argv, from, inside);
+
+		if (!ok)
+		{
+			int			fd = open_part(home_fd, part, false);
+
+			ok = fd >= 0 && mount_fd(launch, argv, "--bind-fd", fd, inside);
+		}
+		if (!ok)
+			(void) refuse(failure, "spawn_failed", "part of the agent's home", inside);
+		free(part);
+		free(inside);
+		if (!ok)
+			return false;
+	}
+	return true;
+}
+
+static bool
+is_file_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return strchr(slash != NULL ? slash + 1 : path, '.') > path;
+}
+
+static bool
+add_part(BcLaunch *launch, List *argv, const char *home, int home_fd, const char *path,
+		 int private_fd, BcFailure *failure)
+{
+	char	   *inside = bc_asprintf("%s/%s", home, path);
+	bool		is_file = is_file_name(path);
+	int			place = open_part(home_fd, path, is_file);
+	int			own = place >= 0 ? open_part(private_fd, path, is_file) : -1;
+	bool		ok = own >= 0 && mount_fd(launch, argv, "--bind-fd", own, inside);
+
+	if (!ok)
+		(void) refuse(failure, "spawn_failed", "part of the agent's home", inside);
+	if (place >= 0)
+		close(place);
+	free(inside);
+	return ok;
+}
+
+/*
+ * Parts of a lasting home that one session must not leave to another: what was
+ * allowed "always" is.  A directory beside the session's own home holds them
+ * instead: not in it, for agents without a lasting home write there.
+ */
+static bool
+add_private_paths(BcLaunch *launch, List *argv, const json_t *sandbox, const char *home, int home_fd,
+				  BcFailure *failure)
+{
+	char	   *private = bc_asprintf("%s" BC_SANDBOX_PRIVATE, text(sandbox, "home", "/"));
+	const json_t *paths = json_object_get(sandbox, "private");
+	int			fd = bc_sandbox_mkdir(private) == 0 ? bc_sandbox_open(private) : -1;
+	bool		ok = fd >= 0 || refuse(failure, "spawn_failed", "the directory", private);
+	size_t		from = argv->n;
+
+	/* All ways first: one that is mounted later would cover what is mounted below it. */
+	for (int ways = 1; ways >= 0; ways--)
+		for (size_t i = 0; ok && i < json_array_size(paths); i++)
+		{
+			const char *path = json_string_value(json_array_get(paths, i));
+
+			if (path == NULL || path[0] == '/' || strstr(path, "..") != NULL)
+				continue;
+			ok = ways ? add_way(launch, argv, from, home, home_fd, path, failure) :
+				add_part(launch, argv, home, home_fd, path, fd, failure);
+		}
+	if (fd >= 0)
+		close(fd);
+	free(private);
+	return ok;
+}
+
+/* By a lock that goes with the runner of the server */
+void
+bc_sandbox_serve(const char *path)
+{
+	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+	int			fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd >= 0)
+		(void) fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+/* Does a server run that has the folder in which this worktree is? */
+static bool
+is_served(int worktree)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int			fd = openat(worktree, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool		served = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+
+	if (fd >= 0)
+		close(fd);
+	return served;
+}
+
+/*
+ * The link to the repository is not the agent's to change.  Unless the agents of
+ * a server can, too: they could put a symbolic link there while bubblewrap makes
+ * sure of the file, which makes the one that is missing, wherever that leads.
+ */
+static bool
+add_dot_git(BcLaunch *launch, List *argv, const char *cwd, BcFailure *failure)
+{
+	char	   *dot_git = bc_asprintf("%s/.git", cwd);
+	int			fd = move_up(openat(launch->dir, ".git", O_PATH | O_NOFOLLOW | O_CLOEXEC));
+	bool		ok = fd >= 0 || errno == ENOENT;
+	struct stat st;
+
+	if (fd >= 0 && (fstat(fd, &st) < 0 || (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))))
+	{
+		close(fd);
+		errno = ELOOP;
+		ok = false;
+	}
+	else if (fd >= 0 && is_served(launch->dir))
+		close(fd);
+	else if (fd >= 0)
+		ok = mount_fd(launch, argv, "--ro-bind-fd", fd, dot_git);
+	if (!ok)
+		(void) refuse(failure, "worktree_missing", "the link to the repository", dot_git);
+	free(dot_git);
+	return ok;
+}
+
+/* The agent's own places.  What it writes is mounted by what was opened, not by name. */
+static bool
+add_own(BcLaunch *launch, List *argv, const json_t *sandbox, const char *cwd, const char *home,
+		BcFailure *failure)
+{
+	int			home_fd = bc_sandbox_open(home);
+	int			cwd_fd = fcntl(launch->dir, F_DUPFD_CLOEXEC, BC_LAUNCH_FDS);
+
+	if (home_fd < 0 || !mount_fd(launch, argv, "--bind-fd", home_fd, home))
+		return refuse(failure, "spawn_failed", "the agent's home", home);
+	if (json_is_object(json_object_get(sandbox, "agent_home")) &&
+		!add_private_paths(launch, argv, sandbox, home, home_fd, failure))
+		return false;
+	return (cwd_fd >= 0 && mount_fd(launch, argv, "--bind-fd", cwd_fd, cwd)) ||
+		refuse(failure, "worktree_missing", "the worktree", cwd);
+}
+
+static bool
+add_sandbox(BcLaunch *launch, List *argv, const json_t *order, const json_t *sandbox,
+			BcFailure *failure)
 {
 	const char *cwd = text(order, "cwd", "/");
 	const char *home = home_of(sandbox);
 	const char *git_dir = text(order, "git_dir", NULL);
 	const char *own[3] = {git_dir, home, cwd};
-	char	   *dot_git = bc_asprintf("%s/.git", cwd);
 	size_t		index;
 	json_t	   *item;
 
@@ -353,18 +600,15 @@ add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 		add_hidden(argv, sandbox, json_string_value(item));
 	if (git_dir != NULL)
 		add3(argv, "--ro-bind", git_dir, git_dir);
-	add3(argv, "--bind", home, home);
-	if (json_is_object(json_object_get(sandbox, "agent_home")))
-		add_private_paths(argv, sandbox, home);
-	add3(argv, "--bind", cwd, cwd);
+	if (!add_own(launch, argv, sandbox, cwd, home, failure))
+		return false;
 	for (size_t i = 0; i < 3; i++)
 	{
 		add_parent(argv, "--remount-ro", sandbox, own[i], false);
 		add_parent(argv, "--remount-ro", sandbox, own[i], true);
 	}
-	/* The link to the repository is not the agent's to change. */
-	if (access(dot_git, F_OK) == 0)
-		add3(argv, "--ro-bind", dot_git, dot_git);
+	if (!add_dot_git(launch, argv, cwd, failure))
+		return false;
 	for (size_t i = 0; i < 3; i++)
 		add_hidden(argv, sandbox, own[i]);
 	add(argv, "--remount-ro");
@@ -372,7 +616,7 @@ add_sandbox(List *argv, const json_t *order, const json_t *sandbox)
 	add(argv, "--chdir");
 	add(argv, cwd);
 	add(argv, "--");
-	free(dot_git);
+	return true;
 }
 
 /*
@@ -418,6 +662,36 @@ program_visible(const json_t *order, const json_t *sandbox, const char *program)
 	return path_shown && file_shown;
 }
 
+/* The sandbox's part of the command line */
+static bool
+wrap(BcLaunch *launch, List *argv, const json_t *order, BcFailure *failure)
+{
+	char	   *bwrap = bc_sandbox_find("bwrap", DEFAULT_PATH);
+	char	   *setsid = launch->terminal ? bc_sandbox_find("setsid", DEFAULT_PATH) : NULL;
+	bool		ok = false;
+
+	if (bwrap == NULL)
+		*failure = (BcFailure) {
+			"sandbox_unavailable", bc_strdup("bubblewrap (bwrap) is not installed"),
+			"Install the package bubblewrap, or, knowing what it means, set boocoder.sandbox = off."
+		};
+	else if (launch->terminal && setsid == NULL)
+		*failure = (BcFailure) {
+			"sandbox_unavailable", bc_strdup("setsid is not installed"),
+			"Install the package util-linux, or use another transport than pty."
+		};
+	else
+	{
+		add(argv, bwrap);
+		ok = add_sandbox(launch, argv, order, json_object_get(order, "sandbox"), failure);
+		if (ok && setsid != NULL)
+			add_terminal(argv, setsid);
+	}
+	free(bwrap);
+	free(setsid);
+	return ok;
+}
+
 bool
 bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
 				  BcLaunch *launch, BcFailure *failure)
@@ -428,11 +702,10 @@ bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
 	bool		wrapped = strcmp(text(sandbox, "mode", "bwrap"), "off") != 0;
 	List		argv = {NULL, 0, 0};
 	char	   *found;
-	char	   *bwrap = NULL;
-	char	   *setsid = NULL;
 	size_t		index;
 	json_t	   *item;
 	char	   *problem;
+	bool		ok;
 
 	if (program == NULL || program[0] == '\0')
 	{
@@ -473,32 +746,13 @@ bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
 		free(found);
 		return false;
 	}
-	if (wrapped && (bwrap = bc_sandbox_find("bwrap", DEFAULT_PATH)) == NULL)
+	launch->nmounts = 0;
+	if ((launch->dir = bc_sandbox_open(text(order, "cwd", "/"))) < 0)
 	{
-		*failure = (BcFailure) {
-			"sandbox_unavailable", bc_strdup("bubblewrap (bwrap) is not installed"),
-			"Install the package bubblewrap, or, knowing what it means, set boocoder.sandbox = off."
-		};
 		free(found);
-		return false;
+		return refuse(failure, "worktree_missing", "the worktree", text(order, "cwd", "/"));
 	}
-	if (wrapped && launch->terminal && (setsid = bc_sandbox_find("setsid", DEFAULT_PATH)) == NULL)
-	{
-		*failure = (BcFailure) {
-			"sandbox_unavailable", bc_strdup("setsid is not installed"),
-			"Install the package util-linux, or use another transport than pty."
-		};
-		free(found);
-		free(bwrap);
-		return false;
-	}
-	if (wrapped)
-	{
-		add(&argv, bwrap);
-		add_sandbox(&argv, order, sandbox);
-	}
-	if (setsid != NULL)
-		add_terminal(&argv, setsid);
+	ok = !wrapped || wrap(launch, &argv, order, failure);
 	add(&argv, found);
 	json_array_foreach((json_t *) command, index, item)
 	{
@@ -508,27 +762,28 @@ bc_sandbox_launch(const json_t *order, const json_t *command, const char *extra,
 	if (extra != NULL)
 		add(&argv, extra);
 	free(found);
-	free(bwrap);
-	free(setsid);
 	launch->argv = argv.items;
-	launch->envp = bc_env_build(order, &problem);
+	launch->envp = NULL;
 	launch->guarded = !wrapped;
-	if (launch->envp == NULL)
-	{
-		bc_sandbox_free(launch);
+	if (ok && (launch->envp = bc_env_build(order, &problem)) == NULL)
 		*failure = (BcFailure) {"secret_unavailable", problem, "See providers.env."};
-		return false;
-	}
-	return true;
+	if (launch->envp == NULL)
+		bc_sandbox_free(launch);
+	return launch->envp != NULL;
 }
 
 void
 bc_sandbox_free(BcLaunch *launch)
 {
-	for (char **item = launch->argv; item != NULL && *item != NULL; item++)
+	if (launch->argv == NULL)
+		return;
+	for (char **item = launch->argv; *item != NULL; item++)
 		free(*item);
 	for (char **item = launch->envp; item != NULL && *item != NULL; item++)
 		free(*item);
+	for (size_t i = 0; i < launch->nmounts; i++)
+		close(launch->mounts[i]);
+	close(launch->dir);
 	free(launch->argv);
 	free(launch->envp);
 	launch->argv = launch->envp = NULL;

@@ -10,12 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
 #include <unistd.h>
 
 #include "runner/http.h"
 #include "runner/line.h"
+#include "runner/parent.h"
 #include "runner/program.h"
 #include "runner/sandbox.h"
 #include "runner/server.h"
@@ -384,12 +384,14 @@ bc_server_run(const json_t *the_order)
 	order = the_order;
 	result = json_pack("{s:b}", "ok", 1);
 	bc_lines_init(&lines, MAX_LINE);
-	/* As for an agent: to be killed would interrupt the killing of what it started. */
-	(void) prctl(PR_SET_PDEATHSIG, 0);
+	bc_parent_is_pipe();
 	bc_up_nonblocking();
 	ready_end = bc_now() + limit("handshake_ms", 60000);
 	if (prepare())
+	{
+		bc_sandbox_serve(json_string_value(json_object_get(order, "cwd")));
 		start();
+	}
 	/* What came together with the order has been read, so poll() will not tell of it. */
 	read_dispatcher();
 	while (bc_program_exists() && !dispatcher_gone)

@@ -24,7 +24,7 @@
 #include "runner/spawn.h"
 
 #define KILL_TIMEOUT_MS 2000
-#define FIRST_FREE_FD 4			/* 3 carries the errno of a failed exec */
+#define FAILURE_FD 3			/* carries the errno of a failed exec */
 #define STATUS_UNKNOWN 255
 
 enum
@@ -188,8 +188,7 @@ default_signals(void)
 
 /* In the child: becomes the agent.  "controlled": by the terminal that it is on. */
 static void
-become(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, bool controlled,
-	   pid_t parent)
+become(const BcLaunch *launch, Pipes *pipes, bool controlled, pid_t parent)
 {
 	static const char oom[] = "800";
 	struct rlimit no_core = {0, 0};
@@ -210,21 +209,25 @@ become(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, bool
 		close(fd);
 	}
 
+	if (fchdir(launch->dir) < 0)
+		fail(pipes->failure[WRITE_END]);
 	/* Out of the way of the numbers that are about to be used. */
-	failure = fcntl(pipes->failure[WRITE_END], F_DUPFD_CLOEXEC, 64);
+	failure = fcntl(pipes->failure[WRITE_END], F_DUPFD_CLOEXEC, BC_LAUNCH_FDS);
 	if (failure < 0 ||
 		dup2(pipes->in[READ_END], STDIN_FILENO) < 0 ||
 		dup2(pipes->out[WRITE_END], STDOUT_FILENO) < 0 ||
 		dup2(pipes->err[WRITE_END], STDERR_FILENO) < 0 ||
-		dup3(failure, 3, O_CLOEXEC) < 0)
+		dup3(failure, FAILURE_FD, O_CLOEXEC) < 0)
 		_exit(127);
 	if (controlled && ioctl(STDIN_FILENO, TIOCSCTTY, 0) < 0)
-		fail(3);
-	close_from(FIRST_FREE_FD);
-	if (chdir(cwd) < 0)
-		fail(3);
-	execve(argv[0], argv, envp);
-	fail(3);
+		fail(FAILURE_FD);
+	/* All of them were opened above the numbers they get. */
+	for (size_t i = 0; i < launch->nmounts; i++)
+		if (dup2(launch->mounts[i], BC_LAUNCH_FIRST_MOUNT + (int) i) < 0)
+			fail(FAILURE_FD);
+	close_from(BC_LAUNCH_FIRST_MOUNT + (int) launch->nmounts);
+	execve(launch->argv[0], launch->argv, launch->envp);
+	fail(FAILURE_FD);
 }
 
 static void
@@ -249,7 +252,19 @@ reap_until(pid_t agent, int *status)
 	return ended != 0;
 }
 
-/* Waits until the agent has ended or the runner has; both then end completely. */
+/* Nothing is ever written: what can be read is the end. */
+static bool
+runner_gone(int control)
+{
+	struct pollfd p = {control, POLLIN, 0};
+
+	return poll(&p, 1, 0) > 0;
+}
+
+/*
+ * Waits until the agent has ended or the runner has; both then end completely.
+ * Who adopts a guard without a runner must see no signal, see parent.h.
+ */
 static void
 stand_guard(pid_t agent, int control)
 {
@@ -266,10 +281,12 @@ stand_guard(pid_t agent, int control)
 		if (reap_until(agent, &status))
 			break;
 		(void) poll(p, pidfd >= 0 ? 2 : 1, pidfd >= 0 ? -1 : 20);
-		if (p[0].revents != 0)	/* nothing is ever written: it was closed */
+		if (p[0].revents != 0)
 			break;
 	}
 	(void) bc_procs_kill_all(KILL_TIMEOUT_MS);
+	if (runner_gone(control))
+		_exit(0);
 	if (WIFSIGNALED(status))
 	{
 		(void) signal(WTERMSIG(status), SIG_DFL);
@@ -280,7 +297,7 @@ stand_guard(pid_t agent, int control)
 
 /* In the child: becomes the guard, with the agent below it. */
 static void
-guard(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, bool terminal)
+guard(const BcLaunch *launch, Pipes *pipes, bool terminal)
 {
 	pid_t		self;
 	pid_t		agent;
@@ -296,7 +313,7 @@ guard(char *const *argv, char *const *envp, const char *cwd, Pipes *pipes, bool 
 	if (agent < 0)
 		fail(pipes->failure[WRITE_END]);
 	if (agent == 0)
-		become(argv, envp, cwd, pipes, terminal, self);
+		become(launch, pipes, terminal, self);
 	control = dup2(pipes->control[READ_END], STDIN_FILENO);
 	(void) fcntl(STDIN_FILENO, F_SETFD, FD_CLOEXEC);
 	close(STDOUT_FILENO);
@@ -321,8 +338,7 @@ take(int *fd)
 }
 
 int
-bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
-		 const BcTerminal *terminal, BcChild *child)
+bc_spawn(const BcLaunch *launch, const BcTerminal *terminal, BcChild *child)
 {
 	Pipes		pipes;
 	int			error = open_pipes(&pipes);
@@ -331,7 +347,7 @@ bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
 
 	if (error != 0)
 		return error;
-	if (terminal != NULL && (error = open_terminal(&pipes, terminal, guarded)) != 0)
+	if (terminal != NULL && (error = open_terminal(&pipes, terminal, launch->guarded)) != 0)
 	{
 		close_pipes(&pipes);
 		return error;
@@ -345,12 +361,12 @@ bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
 	}
 	if (child->pid == 0)
 	{
-		if (guarded)
+		if (launch->guarded)
 		{
 			close(pipes.control[WRITE_END]);
-			guard(argv, envp, cwd, &pipes, terminal != NULL);
+			guard(launch, &pipes, terminal != NULL);
 		}
-		become(argv, envp, cwd, &pipes, false, self);
+		become(launch, &pipes, false, self);
 	}
 
 	bc_spawn_close(&pipes.failure[WRITE_END]);
@@ -370,7 +386,7 @@ bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
 	child->in = take(&pipes.in[WRITE_END]);
 	child->out = take(&pipes.out[READ_END]);
 	child->err = take(&pipes.err[READ_END]);
-	child->control = guarded ? take(&pipes.control[WRITE_END]) : -1;
+	child->control = launch->guarded ? take(&pipes.control[WRITE_END]) : -1;
 	nonblocking(child->in);
 	nonblocking(child->out);
 	nonblocking(child->err);

@@ -11,6 +11,9 @@
  * kills everything below it when the agent ends, or when this process does.
  * Without the sandbox's PID namespace that is what catches grandchildren.
  *
+ * What the sandbox is to mount it gets as descriptors, too, from
+ * BC_LAUNCH_FIRST_MOUNT on; bubblewrap closes them before the program starts.
+ *
  * With a terminal, descriptors 0 to 2 are a pseudo-terminal that nobody else
  * has.  With "guarded" it controls the child's session; otherwise it controls
  * none yet, and standard error is a pipe: the child is the sandbox, and what
@@ -21,6 +24,8 @@
 
 #include <stdbool.h>
 #include <sys/types.h>
+
+#include "runner/sandbox.h"
 
 typedef struct BcChild
 {
@@ -39,13 +44,12 @@ typedef struct BcTerminal
 } BcTerminal;
 
 /*
- * Starts argv[0], which is a path.  "terminal" may be NULL: pipes; otherwise a
- * read of child->out fails with EIO at the end.  Returns 0, or the errno of the
- * call that failed, in which case nothing is left behind.  The descriptors of
- * "child" are non-blocking; one that there is not is -1.
+ * Starts argv[0] of "launch", which is a path, in its directory.  "terminal" may
+ * be NULL: pipes; otherwise a read of child->out fails with EIO at the end.
+ * Returns 0, or the errno of the call that failed, in which case nothing is left
+ * behind.  The descriptors of "child" are non-blocking; one that there is not is -1.
  */
-extern int	bc_spawn(char *const *argv, char *const *envp, const char *cwd, bool guarded,
-					 const BcTerminal *terminal, BcChild *child);
+extern int	bc_spawn(const BcLaunch *launch, const BcTerminal *terminal, BcChild *child);
 
 /*
  * Is the child on a terminal that collects lines for it?  The kernel then cuts

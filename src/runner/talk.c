@@ -45,14 +45,13 @@ bool
 bc_talk_start(BcTalk *talk, const json_t *order, const json_t *command, size_t max_line,
 			  BcFailure *failure)
 {
-	const char *cwd = json_string_value(json_object_get(order, "cwd"));
 	BcLaunch	launch = {NULL};
 	int			error;
 
 	*talk = (BcTalk) {.child = {0, -1, -1, -1, -1, -1}};
 	if (!bc_sandbox_launch(order, command, NULL, &launch, failure))
 		return false;
-	error = bc_spawn(launch.argv, launch.envp, cwd, launch.guarded, NULL, &talk->child);
+	error = bc_spawn(&launch, NULL, &talk->child);
 	talk->sandboxed = !launch.guarded;
 	bc_sandbox_free(&launch);
 	if (error != 0)

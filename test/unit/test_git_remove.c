@@ -395,6 +395,24 @@ taken_names_do_not_stop_a_removal(void **state)
 	json_decref(result);
 }
 
+static void
+the_home_goes_with_what_lies_beside_it(void **state)
+{
+	const char *base = make_worktree();
+	char		home[400];
+	json_t	   *result;
+
+	(void) state;
+	snprintf(home, sizeof(home), "%s/homes/s1", root);
+	setenv("H", home, 1);
+	sh("mkdir -p \"$H/.cache\" \"$H.private/.codex/rules\" \"$H\"2 && ln -s \"$P\" \"$H.private/.codex/rules/link\"");
+	result = run_role(bc_git_remove, json_pack("{s:s, s:{s:s}, s:o, s:s, s:s}", "role", "remove", "project", "path", project,
+											   "worktree", worktree_json(base), "root", root, "home", home));
+	assert_ok(result);
+	sh("test \"$(ls \"${H%%/*}\")\" = s12 && test -f \"$P/README\"");
+	json_decref(result);
+}
+
 int
 main(void)
 {
@@ -417,6 +435,7 @@ main(void)
 		T(modes_keep_nothing_from_removal),
 		T(what_cannot_be_archived_is_named),
 		T(taken_names_do_not_stop_a_removal),
+		T(the_home_goes_with_what_lies_beside_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,13 +5,16 @@
  */
 #include "unit.h"
 
+#include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "capture.h"
 #include "runner/sandbox.h"
+#include "runner/spawn.h"
 
 /* Not below /tmp, of which the sandbox has its own */
 static char base[] = "/var/tmp/boocoder-sandbox-XXXXXX";
@@ -46,7 +49,7 @@ set_up(void **state)
 {
 	static const char *const directories[] = {
 		"project", "project/.git", "wt", "wt/s1", "homes", "homes/s1", "bin", "bin/directory", "shown",
-		"shown/data", "other"
+		"shown/data", "other", "agents", "agents/lasting", "wt/worktrees", "wt/worktrees/p1-0", "wt/worktrees/p1-0/s7"
 	};
 
 	(void) state;
@@ -151,6 +154,30 @@ shows(const char *option, const char *path)
 	return position(option, path, path);
 }
 
+/* The same for what is mounted by a descriptor, which is that of the path. */
+static int
+mounts(const char *option, const char *path)
+{
+	int			n = count(launch.argv);
+
+	for (int i = 0; i + 2 < n; i++)
+	{
+		struct stat want;
+		struct stat st;
+		int			number;
+
+		if (strcmp(launch.argv[i], option) != 0 || strcmp(launch.argv[i + 2], path) != 0)
+			continue;
+		number = atoi(launch.argv[i + 1]) - BC_LAUNCH_FIRST_MOUNT;
+		assert_true(number >= 0 && (size_t) number < launch.nmounts);
+		assert_int_equal(fstat(launch.mounts[number], &st), 0);
+		assert_int_equal(lstat(path, &want), 0);
+		assert_true(st.st_dev == want.st_dev && st.st_ino == want.st_ino);
+		return i;
+	}
+	return -1;
+}
+
 static const char *
 variable(const char *name)
 {
@@ -246,14 +273,14 @@ only_worktree_and_home_can_be_written(void **state)
 	(void) state;
 	assert_true(try(order_with("{'ro_paths': ['/opt']}"), "['true']", NULL));
 	for (char **item = launch.argv; *item != NULL; item++)
-		writable += strcmp(*item, "--bind") == 0 || strcmp(*item, "--dev-bind") == 0;
+		writable += strcmp(*item, "--bind") == 0 || strcmp(*item, "--bind-fd") == 0 || strcmp(*item, "--dev-bind") == 0;
 	assert_int_equal(writable, 2);
-	assert_true(shows("--bind", path_of("wt/s1")) > 0);
-	assert_true(shows("--bind", path_of("homes/s1")) > 0);
+	assert_true(mounts("--bind-fd", path_of("wt/s1")) > 0);
+	assert_true(mounts("--bind-fd", path_of("homes/s1")) > 0);
 	assert_true(shows("--ro-bind", path_of("project/.git")) > 0);
 	/* Over the worktree, not below it */
-	assert_true(shows("--ro-bind", path_of("wt/s1/.git")) > shows("--bind", path_of("wt/s1")));
-	assert_true(position("--remount-ro", "/", NULL) > shows("--ro-bind", path_of("wt/s1/.git")));
+	assert_true(mounts("--ro-bind-fd", path_of("wt/s1/.git")) > mounts("--bind-fd", path_of("wt/s1")));
+	assert_true(position("--remount-ro", "/", NULL) > mounts("--ro-bind-fd", path_of("wt/s1/.git")));
 	assert_true(position("--tmpfs", "/tmp", NULL) > 0);
 	assert_true(position("--proc", "/proc", NULL) > 0);
 	assert_true(position("--dev", "/dev", NULL) > 0);
@@ -266,8 +293,8 @@ places_of_others_are_not_shown(void **state)
 	assert_true(try(order_with("{}"), "['true']", NULL));
 	/* An empty directory around each of its own */
 	assert_true(position("--tmpfs", path_of("wt"), NULL) > 0);
-	assert_true(position("--tmpfs", path_of("wt"), NULL) < shows("--bind", path_of("wt/s1")));
-	assert_true(position("--remount-ro", path_of("wt"), NULL) > shows("--bind", path_of("wt/s1")));
+	assert_true(position("--tmpfs", path_of("wt"), NULL) < mounts("--bind-fd", path_of("wt/s1")));
+	assert_true(position("--remount-ro", path_of("wt"), NULL) > mounts("--bind-fd", path_of("wt/s1")));
 	assert_true(position("--tmpfs", path_of("project"), NULL) < shows("--ro-bind", path_of("project/.git")));
 	assert_int_equal(shows("--ro-bind", "/etc"), -1);
 	assert_int_equal(shows("--ro-bind-try", "/etc/shadow"), -1);
@@ -294,7 +321,7 @@ hidden_places_are_covered_where_they_show(void **state)
 	assert_int_equal(mkdir(path_of("homes/s1/data"), 0700), 0);
 	add_paths(order, "hide", path_of("homes/s1/data"));
 	assert_true(try(order, "['true']", NULL));
-	assert_true(position("--tmpfs", path_of("homes/s1/data"), NULL) > shows("--bind", path_of("homes/s1")));
+	assert_true(position("--tmpfs", path_of("homes/s1/data"), NULL) > mounts("--bind-fd", path_of("homes/s1")));
 	assert_true(try(order_with("{'ro_paths': ['', 'relative', 7, null], 'hide': ['', 'relative', 7]}"), "['true']", NULL));
 }
 
@@ -440,6 +467,156 @@ directories_are_made_for_us_alone(void **state)
 	assert_int_not_equal(bc_sandbox_mkdir(path_of("bin/text/below")), 0);
 }
 
+/* --- places that an agent writes, where it has put links to what it must not see --- */
+
+static bool
+has_bubblewrap(void)
+{
+	return system("bwrap --unshare-pid --ro-bind / / true 2>/dev/null") == 0;
+}
+
+static void
+sh(const char *script)
+{
+	assert_int_equal(chdir(base), 0);
+	assert_int_equal(system(script), 0);
+	assert_int_equal(chdir("/"), 0);
+}
+
+/* Takes the order. */
+static void
+refused(json_t *order, const char *reason, const char *path)
+{
+	assert_false(try(order, "['true']", NULL));
+	assert_string_equal(failure.reason, reason);
+	assert_non_null(strstr(failure.message, path));
+	assert_non_null(strstr(failure.message, "symbolic link"));
+	free(failure.message);
+}
+
+/* What the launched program says, on both of its outputs */
+static const char *
+said(void)
+{
+	static char text[4096];
+	size_t		len = 0;
+	BcChild		child;
+	int			status;
+	ssize_t		n;
+
+	assert_int_equal(bc_spawn(&launch, NULL, &child), 0);
+	for (int *fd = &child.out; fd != NULL; fd = fd == &child.out ? &child.err : NULL)
+	{
+		(void) fcntl(*fd, F_SETFL, 0);
+		while ((n = read(*fd, text + len, sizeof(text) - 1 - len)) > 0)
+			len += (size_t) n;
+	}
+	text[len] = '\0';
+	while (!bc_spawn_ended(&child, &status))
+		(void) poll(NULL, 0, 1);
+	bc_spawn_close(&child.in);
+	bc_spawn_close(&child.out);
+	bc_spawn_close(&child.err);
+	return text;
+}
+
+static json_t *
+order_with_lasting_home(void)
+{
+	json_t	   *order = order_with("{'private': ['.config/goose/permission.yaml', '.codex/rules'], 'agent_home': {}}");
+
+	json_object_set_new(json_object_get(json_object_get(order, "sandbox"), "agent_home"), "path",
+						json_string(path_of("agents/lasting")));
+	return order;
+}
+
+static void
+private_parts_lie_where_no_agent_writes(void **state)
+{
+	(void) state;
+	sh("echo secret > other/secret; mkdir -p homes/s1/private/.codex; ln -s \"$PWD/other\" homes/s1/private/.codex/rules");
+	assert_true(try(order_with_lasting_home(), "['/bin/sh', '-c', 'cd; cat .codex/rules/*; echo x > .codex/rules/x; cat .codex/rules/x']", NULL));
+	assert_true(position(path_of("agents/lasting/.codex/rules"), NULL, NULL) > position(path_of("agents/lasting/.codex"), NULL, NULL));
+	if (!has_bubblewrap())
+		skip();
+	assert_null(strstr(said(), "secret"));
+	sh("test ! -e other/x && test -e homes/s1.private/.codex/rules/x && test ! -e agents/lasting/.codex/rules/x && rm -r homes/s1/private");
+}
+
+/* bubblewrap follows links where it mounts, and makes the file that one leads to. */
+static void
+nothing_is_mounted_over_a_link(void **state)
+{
+	(void) state;
+	sh("rm -rf agents/lasting; mkdir -p agents/lasting/.config/goose; ln -s \"/oldroot$PWD/other/new\" agents/lasting/.config/goose/permission.yaml");
+	refused(order_with_lasting_home(), "spawn_failed", "permission.yaml");
+	sh("rm -rf agents/lasting/.config; mkdir agents/lasting/.config; ln -s \"/oldroot$PWD/other\" agents/lasting/.config/goose");
+	refused(order_with_lasting_home(), "spawn_failed", "agents/lasting/.config/goose");
+	sh("rm -rf agents/lasting/.config; ln -s \"$PWD/other\" agents/lasting/.config");
+	refused(order_with_lasting_home(), "spawn_failed", "agents/lasting/.config");
+	sh("test ! -e other/new && test ! -e other/permission.yaml && rm -rf agents/lasting/.config homes/s1.private; ln -s \"$PWD/other\" homes/s1.private");
+	refused(order_with_lasting_home(), "spawn_failed", "s1.private");
+	sh("rm homes/s1.private; mv agents/lasting lasting-moved; ln -s \"$PWD/other\" agents/lasting");
+	refused(order_with_lasting_home(), "spawn_failed", "agents/lasting");
+	sh("rm agents/lasting; mv lasting-moved agents/lasting");
+	/* Nor can an agent make one while it runs, for the next. */
+	assert_true(try(order_with_lasting_home(), "['/bin/sh', '-c', 'cd; for i in .config .codex .config/goose .codex/rules "
+					".config/goose/permission.yaml; do mv -T $i $i.x || echo kept; done']", NULL));
+	if (!has_bubblewrap())
+		skip();
+	assert_non_null(strstr(said(), "kept\nkept\nkept\nkept\nkept\n"));
+	sh("test -f agents/lasting/.config/goose/permission.yaml && test -d agents/lasting/.codex/rules");
+}
+
+static json_t *
+order_at(const char *cwd)
+{
+	json_t	   *order = order_with("{}");
+
+	json_object_set_new(order, "cwd", json_string(path_of(cwd)));
+	return order;
+}
+
+static void
+a_link_is_no_place(void **state)
+{
+	(void) state;
+	assert_true(try(order_at("wt/worktrees/p1-0/s7"), "['true']", NULL));
+	sh("ln -s \"$PWD/other\" wt/worktrees/p1-0/s7/.git");
+	refused(order_at("wt/worktrees/p1-0/s7"), "worktree_missing", "s7/.git");
+	sh("rm wt/worktrees/p1-0/s7/.git; mv wt/worktrees/p1-0/s7 s7; ln -s \"$PWD/other\" wt/worktrees/p1-0/s7");
+	refused(order_at("wt/worktrees/p1-0/s7"), "worktree_missing", "p1-0/s7");
+	sh("mv wt/worktrees/p1-0 p1; mkdir other/s7; ln -s \"$PWD/other\" wt/worktrees/p1-0");
+	refused(order_at("wt/worktrees/p1-0/s7"), "worktree_missing", "p1-0/s7");
+	sh("rm wt/worktrees/p1-0; mv p1 wt/worktrees/p1-0; rm wt/worktrees/p1-0/s7; mv s7 wt/worktrees/p1-0; rmdir other/s7");
+	sh("mv homes/s1 s1; ln -s \"$PWD/other\" homes/s1");
+	refused(order_with("{}"), "spawn_failed", "homes/s1");
+	sh("rm homes/s1; mv s1 homes/s1");
+	/* What is above the root is the administrator's. */
+	sh("ln -s wt root");
+	assert_true(try(order_at("root/worktrees/p1-0/s7"), "['true']", NULL));
+	sh("rm root");
+}
+
+static void
+a_place_that_is_swapped_meanwhile_is_not_shown(void **state)
+{
+	(void) state;
+	if (!has_bubblewrap())
+		skip();
+	sh("echo secret > other/secret; echo mine > wt/worktrees/p1-0/s7/mine");
+	for (int off = 0; off <= 1; off++)
+	{
+		json_t	   *order = order_at("wt/worktrees/p1-0/s7");
+
+		json_object_set_new(json_object_get(order, "sandbox"), "mode", json_string(off ? "off" : "bwrap"));
+		assert_true(try(order, "['/bin/sh', '-c', 'ls']", NULL));
+		sh("mv wt/worktrees/p1-0/s7 wt/worktrees/p1-0/s7.bak; ln -s \"$PWD/other\" wt/worktrees/p1-0/s7");
+		assert_string_equal(said(), "mine\n");
+		sh("rm wt/worktrees/p1-0/s7; mv wt/worktrees/p1-0/s7.bak wt/worktrees/p1-0/s7");
+	}
+}
+
 int
 main(void)
 {
@@ -458,6 +635,10 @@ main(void)
 		cmocka_unit_test(programs_are_searched),
 		cmocka_unit_test(what_can_not_be_started_has_a_reason),
 		cmocka_unit_test(directories_are_made_for_us_alone),
+		cmocka_unit_test(private_parts_lie_where_no_agent_writes),
+		cmocka_unit_test(nothing_is_mounted_over_a_link),
+		cmocka_unit_test(a_link_is_no_place),
+		cmocka_unit_test(a_place_that_is_swapped_meanwhile_is_not_shown),
 	};
 
 	return cmocka_run_group_tests_name("sandbox", tests, set_up, tear_down);
