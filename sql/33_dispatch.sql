@@ -528,6 +528,11 @@ BEGIN
 		   assess_requested_at = CASE WHEN x.size_bytes IS NULL AND coalesce(current_setting('boocoder.worktree_budget', true), '0') <> '0' THEN now()
 									  ELSE x.assess_requested_at END
 	 WHERE x.id = w.id;
+	-- what no diff can hold is not passed over in silence
+	INSERT INTO boocoder.events (task_id, chat_id, kind, payload)
+	SELECT t.id, t.chat_id, 'log', jsonb_build_object('stream', 'boocoder', 'text',
+		   E'not part of the diff:\n' || string_agg(s, E'\n') || E'\n')
+	  FROM jsonb_array_elements_text(boocoder._array(diff -> 'skipped')) s HAVING count(*) > 0;
 	PERFORM boocoder._save(w.id, 'turn', diff ->> 'turn_ref', diff ->> 'tree', t.id);
 	-- as the runner did with the refs
 	IF kept > 0 THEN

@@ -31,9 +31,21 @@ UPDATE boocoder.worktrees SET port_first = NULL
 DROP INDEX boocoder.worktrees_ports;
 CREATE UNIQUE INDEX worktrees_ports ON boocoder.worktrees (port_first) WHERE status <> 'removed' AND port_first IS NOT NULL;
 
+ALTER TABLE boocoder.pending_changes ALTER COLUMN diff SET STORAGE EXTERNAL;
+COMMENT ON COLUMN boocoder.projects.allowed_read_paths IS 'absolute paths that its agents can read besides, in the sandbox';
+
 DROP FUNCTION boocoder._make_jobs();
 
 -- Functions.
+
+CREATE FUNCTION boocoder._refuse_delete() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RAISE EXCEPTION 'an agent is at work on task %', OLD.id
+		USING ERRCODE = 'BC004', HINT = 'Cancel it first: boocoder.cancel().';
+END
+$$;
+COMMENT ON FUNCTION boocoder._refuse_delete() IS 'trigger: keeps a task while its agent is at work (SQLSTATE BC004)';
 
 CREATE OR REPLACE FUNCTION boocoder._guard_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -185,12 +197,34 @@ CREATE FUNCTION boocoder._new_agent_session() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF current_user <> 'boocoder_worker' THEN
-		PERFORM 1 FROM boocoder.chats c WHERE c.id = NEW.chat_id FOR UPDATE;
+		PERFORM 1 FROM boocoder.chats c WHERE c.id = NEW.chat_id FOR NO KEY UPDATE;
 	END IF;
 	RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION boocoder._new_agent_session() IS 'trigger: a client that adds a row keeps the dispatcher from adding the same and waiting for it';
+
+CREATE OR REPLACE FUNCTION boocoder._worktree_root(p boocoder.projects, host jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF p.worktree_root IS NULL AND cardinality(p.launch_prefix) = 0 THEN
+		RETURN host ->> 'worktree_root';
+	END IF;
+	-- clusters and databases that share a root must not share worktrees, nor must two lives of the extension
+	RETURN rtrim(coalesce(p.worktree_root, '~/.local/share/boocoder'), '/') || '/' || (host ->> 'place');
+END
+$$;
+
+CREATE FUNCTION boocoder._for_project(host jsonb, p boocoder.projects) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF cardinality(p.allowed_read_paths) = 0 THEN
+		RETURN host;
+	END IF;
+	RETURN jsonb_set(host, '{sandbox,ro_paths}', (host #> '{sandbox,ro_paths}') || to_jsonb(p.allowed_read_paths));
+END
+$$;
+COMMENT ON FUNCTION boocoder._for_project(jsonb, boocoder.projects) IS 'the facts about the host, with what agents of a project may read besides';
 
 CREATE FUNCTION boocoder._bypasses_rights(role name) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -288,6 +322,7 @@ BEGIN
 	  LEFT JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
 	 WHERE p.id = t.project_id;
 	project := r.project;
+	host := boocoder._for_project(host, project);
 	provider := r.provider;
 	worktree := r.worktree;
 	agent_name := r.agent;
@@ -429,7 +464,8 @@ BEGIN
 		 GROUP BY 1, 2, 3, 4 ORDER BY 2, 1
 	LOOP
 		-- a client that holds a lock on one of them delays this decision only
-		PERFORM 1 FROM boocoder.worktrees w WHERE w.id = decision.worktree_id FOR KEY SHARE SKIP LOCKED;
+		PERFORM 1 FROM boocoder.worktrees w, boocoder.projects p
+		 WHERE w.id = decision.worktree_id AND p.id = decision.project_id FOR KEY SHARE OF w, p SKIP LOCKED;
 		CONTINUE WHEN NOT FOUND;
 		WITH free AS (
 			SELECT c.id FROM boocoder.pending_changes c
@@ -458,7 +494,7 @@ BEGIN
 	   -- claimed before the removal was committed: the agent ends first
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks t
 						WHERE t.session_id = w.session_id AND t.state IN ('running', 'blocked'))
-	   FOR KEY SHARE OF w SKIP LOCKED;
+	   FOR KEY SHARE OF w, p SKIP LOCKED;
 END
 $$;
 COMMENT ON FUNCTION boocoder._make_jobs(jsonb) IS 'turns decisions that nobody acted on yet into jobs';
@@ -481,6 +517,7 @@ BEGIN
 	END IF;
 	SELECT * INTO STRICT p FROM boocoder.projects x WHERE x.id = j.project_id;
 	SELECT * INTO STRICT w FROM boocoder.worktrees x WHERE x.id = j.worktree_id;
+	host := boocoder._for_project(host, p);
 	prefix := nullif(p.launch_prefix, '{}');
 	root := boocoder._root(w.path);
 	IF j.kind IN ('assess', 'rewrite', 'revive') THEN
@@ -612,6 +649,10 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	problem text;
 BEGIN
+	PERFORM 1 FROM boocoder.jobs q WHERE q.id = j.id AND q.state = 'queued' FOR NO KEY UPDATE SKIP LOCKED;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
 	UPDATE boocoder.jobs q SET state = 'running' WHERE q.id = j.id;
 	BEGIN
 		SELECT o.job_order, o.prefix INTO job_order, prefix FROM boocoder._job_order(j, host) o;
@@ -678,7 +719,8 @@ CREATE FUNCTION boocoder._can_end(t boocoder.tasks) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	PERFORM 1 FROM boocoder.projects p, boocoder.sessions s, boocoder.chats c
-	 WHERE p.id = t.project_id AND s.id = t.session_id AND c.id = t.chat_id FOR KEY SHARE OF p, s, c SKIP LOCKED;
+	 WHERE p.id = t.project_id AND s.id = t.session_id AND c.id = t.chat_id
+	   FOR KEY SHARE OF p, s SKIP LOCKED FOR NO KEY UPDATE OF c SKIP LOCKED;
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
@@ -758,6 +800,8 @@ RETURNS TABLE (kind text, task_id bigint, fence bigint, job_id bigint,
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	host jsonb;
+	-- what an earlier pass found obstructed, when there was too much of it for one pass
+	before jsonb := nullif(current_setting('boocoder_dispatcher.skipped', true), '')::jsonb;
 	skipped bigint[] := '{}';
 	skipped_sessions bigint[] := '{}';
 	skipped_projects bigint[] := '{}';
@@ -807,6 +851,11 @@ BEGIN
 		END IF;
 	END IF;
 
+	IF (before ->> 'until')::timestamptz > clock_timestamp() THEN
+		skipped := ARRAY(SELECT jsonb_array_elements_text(before -> 'tasks')::bigint);
+		skipped_sessions := ARRAY(SELECT jsonb_array_elements_text(before -> 'sessions')::bigint);
+		skipped_projects := ARRAY(SELECT jsonb_array_elements_text(before -> 'projects')::bigint);
+	END IF;
 	-- One claim, or a limited number of tasks that can't run: no transaction is to get old.
 	WHILE free_slots > 0 AND looks < 100 LOOP
 		looks := looks + 1;
@@ -856,6 +905,14 @@ BEGIN
 		END IF;
 	END LOOP;
 
+	IF looks = 100 THEN
+		-- the next pass looks behind them, and after a while at them again
+		PERFORM set_config('boocoder_dispatcher.skipped', jsonb_build_object('tasks', skipped, 'sessions', skipped_sessions,
+			'projects', skipped_projects, 'until', coalesce(CASE WHEN (before ->> 'until')::timestamptz > clock_timestamp()
+															THEN (before ->> 'until')::timestamptz END, clock_timestamp() + interval '2 s'))::text, false);
+	ELSIF before IS NOT NULL THEN
+		PERFORM set_config('boocoder_dispatcher.skipped', '', false);
+	END IF;
 	IF NOT everything AND looks < 100 THEN
 		RETURN;
 	END IF;
@@ -907,7 +964,7 @@ BEGIN
 	END LOOP;
 
 	IF looks = 100 THEN
-		next_due := now();
+		next_due := clock_timestamp() + interval '20 ms';
 	ELSE
 		SELECT least((SELECT min(x.run_at) FROM boocoder.tasks x
 					   WHERE x.state = 'pending' AND x.run_at IS NOT NULL AND x.run_at > now()),
@@ -924,6 +981,59 @@ BEGIN
 		delay_ms := greatest(1, ceil(extract(epoch FROM least(next_due, now() + interval '1 day') - clock_timestamp()) * 1000))::bigint;
 		RETURN NEXT;
 	END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION boocoder._prepared(task_id bigint, fence bigint, result jsonb)
+RETURNS TABLE (agent jsonb, diff jsonb, server bigint, server_order jsonb, server_ends bigint)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t boocoder.tasks;
+	r record;
+	project boocoder.projects;
+	provider boocoder.providers;
+	worktree boocoder.worktrees;
+	orders record;
+	host jsonb := boocoder._host();
+BEGIN
+	SELECT * INTO t FROM boocoder.tasks x WHERE x.id = _prepared.task_id AND x.fence = _prepared.fence;
+	IF NOT FOUND OR NOT coalesce((result ->> 'ok')::boolean, false) THEN
+		RETURN;
+	END IF;
+	UPDATE boocoder.worktrees w
+	   SET status = 'active', branch = coalesce(result ->> 'branch', w.branch), path = coalesce(result ->> 'path', w.path),
+		   base_commit = coalesce(w.base_commit, result ->> 'base_commit'),
+		   diff_base = coalesce(w.diff_base, result ->> 'base_commit'),
+		   git_dir = result ->> 'git_dir', admin_dir = result ->> 'admin_dir',
+		   setup_done_at = CASE WHEN (result ->> 'created')::boolean THEN NULL ELSE w.setup_done_at END
+	 WHERE w.session_id = t.session_id AND w.deleted_at IS NULL;
+	IF t.cancel_requested_at IS NOT NULL THEN
+		RETURN;
+	END IF;
+	SELECT p AS project, v AS provider, w AS worktree, boocoder._argv(v, a.install_path) AS argv, m.wanted_mode, m.agent_session_id,
+		   m.status AS agent_status, m.config_hash, b.id AS backend, b.config_hash AS new_hash
+	  INTO STRICT r
+	  FROM boocoder.projects p
+	  JOIN boocoder.worktrees w ON w.session_id = t.session_id AND w.deleted_at IS NULL
+	  JOIN boocoder.providers v ON v.name = t.agent
+	  LEFT JOIN boocoder.available_agents a ON a.name = v.name
+	  LEFT JOIN boocoder.agent_sessions m ON m.chat_id = t.chat_id AND m.agent = v.name
+	  LEFT JOIN boocoder.backends b ON b.task_id = t.id AND b.state = 'busy'
+	 WHERE p.id = t.project_id;
+	project := r.project;
+	host := boocoder._for_project(host, project);
+	provider := r.provider;
+	worktree := r.worktree;
+	orders := boocoder._orders(t, project, worktree, provider, r.argv, coalesce(t.mode, r.wanted_mode), host);
+	agent := boocoder._continued(orders.agent, coalesce(t.warm, false),
+		CASE WHEN NOT boocoder._asks_once(t.creator) THEN r.agent_session_id END,
+		boocoder._stale(provider.transport, r.agent_status, r.config_hash, r.new_hash));
+	diff := orders.diff;
+	IF provider.transport = 'opencode_server' THEN
+		SELECT s.server, s.start_order, s.ends INTO server, server_order, server_ends
+		  FROM boocoder._take_server(r.backend, provider, worktree, r.argv, boocoder._agent_prefix(project, provider), host) s;
+	END IF;
+	RETURN NEXT;
 END
 $$;
 
@@ -1021,6 +1131,11 @@ BEGIN
 		   assess_requested_at = CASE WHEN x.size_bytes IS NULL AND coalesce(current_setting('boocoder.worktree_budget', true), '0') <> '0' THEN now()
 									  ELSE x.assess_requested_at END
 	 WHERE x.id = w.id;
+	-- what no diff can hold is not passed over in silence
+	INSERT INTO boocoder.events (task_id, chat_id, kind, payload)
+	SELECT t.id, t.chat_id, 'log', jsonb_build_object('stream', 'boocoder', 'text',
+		   E'not part of the diff:\n' || string_agg(s, E'\n') || E'\n')
+	  FROM jsonb_array_elements_text(boocoder._array(diff -> 'skipped')) s HAVING count(*) > 0;
 	PERFORM boocoder._save(w.id, 'turn', diff ->> 'turn_ref', diff ->> 'tree', t.id);
 	-- as the runner did with the refs
 	IF kept > 0 THEN
@@ -1174,7 +1289,7 @@ BEGIN
 		RETURN;
 	END IF;
 
-	PERFORM 1 FROM boocoder.chats c WHERE c.id = t.chat_id FOR KEY SHARE SKIP LOCKED;
+	PERFORM 1 FROM boocoder.chats c WHERE c.id = t.chat_id FOR NO KEY UPDATE SKIP LOCKED;
 	IF NOT FOUND THEN
 		RETURN;
 	END IF;
@@ -1361,12 +1476,12 @@ BEGIN
 	END IF;
 	INSERT INTO boocoder.jobs (kind, project_id, worktree_id)
 	SELECT CASE WHEN w.request IS NULL THEN 'assess' WHEN w.status = 'creating' THEN 'revive' ELSE 'rewrite' END, w.project_id, w.id
-	  FROM boocoder.worktrees w
+	  FROM boocoder.worktrees w JOIN boocoder.projects p ON p.id = w.project_id
 	 WHERE (w.request IS NOT NULL OR w.assess_requested_at IS NOT NULL) AND w.status IN ('active', 'creating') AND w.origin = host ->> 'origin'
 	   AND (w.request IS NOT NULL OR w.status = 'active')
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs j WHERE j.worktree_id = w.id AND j.state IN ('queued', 'running'))
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks t WHERE t.session_id = w.session_id AND t.state IN ('running', 'blocked'))
-	   FOR KEY SHARE OF w SKIP LOCKED;
+	   FOR KEY SHARE OF w, p SKIP LOCKED;
 END
 $$;
 
@@ -1550,6 +1665,25 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION boocoder._decide(ids bigint[], status text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	n bigint;
+BEGIN
+	IF EXISTS (SELECT 1 FROM unnest(ids) i WHERE NOT EXISTS (SELECT 1 FROM boocoder.pending_changes c WHERE c.id = i)) THEN
+		RAISE EXCEPTION 'some of these changes do not exist' USING ERRCODE = 'BC002', HINT = 'See boocoder.list_pending().';
+	END IF;
+	-- the guard refuses what is decided already
+	UPDATE boocoder.pending_changes c SET status = _decide.status WHERE c.id = ANY (ids);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	IF n < (SELECT count(DISTINCT i) FROM unnest(ids) i) THEN
+		RAISE EXCEPTION 'some of these changes are not yours to decide about'
+			USING ERRCODE = 'BC002', HINT = 'Their project is one that you do not see any more.';
+	END IF;
+	RETURN n;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION boocoder._inbox()
 RETURNS TABLE (task_id bigint, project text, agent text, state text, reason text, error text, age interval,
 	attempt integer, last_output text, input text, what_to_do text)
@@ -1579,6 +1713,54 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	  FROM boocoder.pending_changes c JOIN boocoder.worktrees w ON w.id = c.worktree_id JOIN boocoder.projects p ON p.id = w.project_id
 	 WHERE c.status = 'conflict' GROUP BY c.task_id, p.name, c.agent
 	 ORDER BY 7 DESC
+$$;
+
+CREATE FUNCTION boocoder._check_answered(done boolean, request bigint) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF NOT done THEN
+		RAISE EXCEPTION 'request % is not yours to answer', request
+			USING ERRCODE = 'BC002', HINT = 'Its project is one that you do not see any more.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION boocoder._check_answered(boolean, bigint) IS 'refuses an answer that reached no row (SQLSTATE BC002)';
+
+CREATE OR REPLACE FUNCTION boocoder.answer_permission(request bigint, option text) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r boocoder.permission_requests := boocoder._request(request);
+	chosen text := option;
+BEGIN
+	IF r.kind <> 'permission' THEN
+		RAISE EXCEPTION 'request % asks for more than a choice', r.id
+			USING ERRCODE = 'BC005', HINT = 'Answer it with boocoder.answer_elicitation().';
+	ELSIF option IN ('allow', 'reject') AND NOT EXISTS (
+			SELECT 1 FROM jsonb_array_elements(r.options) o WHERE o ->> 'optionId' = option) THEN
+		chosen := boocoder._option(r.options, option);
+	END IF;
+	UPDATE boocoder.permission_requests x SET status = 'answered', chosen_option = coalesce(chosen, option) WHERE x.id = r.id;
+	PERFORM boocoder._check_answered(FOUND, r.id);
+	RETURN coalesce(chosen, option);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION boocoder.answer_elicitation(request bigint, content jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r boocoder.permission_requests := boocoder._request(request);
+BEGIN
+	IF r.kind <> 'elicitation' OR jsonb_typeof(content) <> 'object' THEN
+		RAISE EXCEPTION 'request % is not answered that way', r.id
+			USING ERRCODE = 'BC005', HINT = CASE r.kind WHEN 'elicitation' THEN 'The answer is an object as the schema of the request says, or NULL to decline.'
+				ELSE 'Use boocoder.answer_permission().' END;
+	END IF;
+	UPDATE boocoder.permission_requests x
+	   SET status = 'answered', content = answer_elicitation.content,
+		   chosen_option = CASE WHEN answer_elicitation.content IS NULL THEN 'decline' ELSE 'accept' END
+	 WHERE x.id = r.id;
+	PERFORM boocoder._check_answered(FOUND, r.id);
+END
 $$;
 
 CREATE FUNCTION boocoder.remove_permission_rule(rule bigint) RETURNS boolean
@@ -1646,9 +1828,13 @@ COMMENT ON TRIGGER discard ON boocoder.permission_rules IS 'deletes the row';
 CREATE TRIGGER appears BEFORE INSERT ON boocoder.agent_sessions FOR EACH ROW EXECUTE FUNCTION boocoder._new_agent_session();
 COMMENT ON TRIGGER appears ON boocoder.agent_sessions IS 'keeps the dispatcher from waiting for a client';
 
+CREATE TRIGGER goes BEFORE DELETE ON boocoder.tasks FOR EACH ROW WHEN (OLD.state IN ('running', 'blocked'))
+	EXECUTE FUNCTION boocoder._refuse_delete();
+COMMENT ON TRIGGER goes ON boocoder.tasks IS 'keeps a task while its agent is at work';
 -- Policies.
 
 DROP POLICY decide ON boocoder.tasks;
+DROP POLICY visible ON boocoder.agent_sessions;
 DROP POLICY own_tasks ON boocoder.permission_rules;
 DROP POLICY visible ON boocoder.permission_requests;
 DROP POLICY visible ON boocoder.pending_changes;
@@ -1657,8 +1843,15 @@ CREATE POLICY decide ON boocoder.tasks FOR UPDATE TO boocoder_user
 	WITH CHECK (project_id IN (SELECT p.id FROM boocoder.projects p)
 				OR (submitted_by = current_user AND state <> 'pending' AND NOT retry_requested));
 COMMENT ON POLICY decide ON boocoder.tasks IS 'whoever sees a task may cancel it, and retry it if the project is visible, too';
+CREATE POLICY visible ON boocoder.agent_sessions TO boocoder_viewer
+	USING (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id))
+	-- a foreign key would look up, and lock, a session that one does not see
+	WITH CHECK (EXISTS (SELECT 1 FROM boocoder.chats c WHERE c.id = chat_id
+						   AND (agent_sessions.session_id IS NULL OR agent_sessions.session_id = c.session_id)));
+COMMENT ON POLICY visible ON boocoder.agent_sessions IS 'those of visible chats';
 CREATE POLICY own_tasks ON boocoder.permission_rules FOR INSERT TO boocoder_user
-	WITH CHECK (task_id IN (SELECT t.id FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id));
+	WITH CHECK (EXISTS (SELECT 1 FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id
+						 WHERE t.id = task_id AND (permission_rules.project_id IS NULL OR permission_rules.project_id = p.id)));
 COMMENT ON POLICY own_tasks ON boocoder.permission_rules IS 'users make rules for tasks in projects they see';
 CREATE POLICY own_rules ON boocoder.permission_rules FOR UPDATE TO boocoder_user
 	USING (created_by = current_user AND task_id IN (SELECT t.id FROM boocoder.tasks t JOIN boocoder.projects p ON p.id = t.project_id));
@@ -1723,7 +1916,7 @@ GRANT UPDATE (status, forced, request, assess_requested_at) ON boocoder.worktree
 GRANT EXECUTE ON FUNCTION
 	boocoder.run(text, text, text, text, text, bigint, bigint, integer, timestamptz, interval, integer, text, text),
 	boocoder.send(bigint, text), boocoder.cancel(bigint), boocoder.retry(bigint), boocoder.inbox_retry(bigint),
-	boocoder._request(bigint), boocoder._option(jsonb, text), boocoder.answer_permission(bigint, text),
+	boocoder._request(bigint), boocoder._check_answered(boolean, bigint), boocoder._option(jsonb, text), boocoder.answer_permission(bigint, text),
 	boocoder.answer_elicitation(bigint, jsonb), boocoder.set_mode(bigint, text, text),
 	boocoder.add_permission_rule(text, text, text, bigint, text, text, text), boocoder._decide(bigint[], text), boocoder._undecided(bigint), boocoder.apply(bigint),
 	boocoder.apply_changes(bigint[]), boocoder.reject(bigint), boocoder.reject_changes(bigint[]), boocoder.queue_manual_change(bigint, text, text),
@@ -1761,7 +1954,7 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._agent_prefix(boocoder.projects, boocoder.providers), boocoder._sandbox(boocoder.providers, text, text, jsonb), boocoder._free_ports(jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
 	boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
 	boocoder._candidate(bigint[], bigint[], bigint[], boolean), boocoder._make_jobs(jsonb), boocoder._job_order(boocoder.jobs, jsonb), boocoder._begin_job(boocoder.jobs, jsonb),
-	boocoder._outdated(boocoder.pending_changes), boocoder._job_done(bigint, jsonb), boocoder._disown(jsonb), boocoder._can_end(boocoder.tasks),
+	boocoder._for_project(jsonb, boocoder.projects), boocoder._outdated(boocoder.pending_changes), boocoder._job_done(bigint, jsonb), boocoder._disown(jsonb), boocoder._can_end(boocoder.tasks),
 	boocoder._bypasses_rights(name), boocoder._start(integer), boocoder._reconcile(),
 	boocoder._obstructed(boocoder.tasks), boocoder._leave_the_original(), boocoder._next_actions(integer, integer, boolean),
 	boocoder._prepared(bigint, bigint, jsonb), boocoder._append(bigint[], bigint[], jsonb[]),

@@ -25,15 +25,15 @@
 #define BLOCK 512				/* of st_blocks */
 
 static bool
-add_dirty(json_t *facts, git_repository *repo, const git_oid *tree, const char *known,
-		  BcGitProblem *problem)
+add_dirty(json_t *facts, git_repository *repo, const git_oid *tree, size_t missed,
+		  const char *known, BcGitProblem *problem)
 {
 	json_t	   *list = json_array();
 	git_tree   *now = NULL;
 	git_tree   *then = NULL;
 	git_diff   *diff = NULL;
 	git_oid		oid;
-	size_t		n = 0;
+	size_t		n = missed;
 	bool		ok;
 
 	json_object_set_new(facts, "dirty", list);
@@ -49,7 +49,8 @@ add_dirty(json_t *facts, git_repository *repo, const git_oid *tree, const char *
 		/* of a submodule, the files in its directory are what would be missed */
 		if (delta->status == GIT_DELTA_DELETED && delta->old_file.mode == GIT_FILEMODE_COMMIT)
 			continue;
-		if (n++ < MAX_LISTED)
+		n++;
+		if (json_array_size(list) < MAX_LISTED)
 			json_array_append_new(list, bc_git_path_json(delta->new_file.path));
 	}
 	json_object_set_new(facts, "dirty_count", json_integer((json_int_t) n));
@@ -61,14 +62,14 @@ add_dirty(json_t *facts, git_repository *repo, const git_oid *tree, const char *
 
 json_t *
 bc_git_assess_facts(git_repository *repo, const BcGitEntry *entry, const git_oid *tree,
-					const char *known, BcGitProblem *problem)
+					size_t missed, const char *known, BcGitProblem *problem)
 {
 	json_t	   *facts = json_object();
 	json_t	   *unpushed = json_array();
 	size_t		count;
 
 	json_object_set_new(facts, "unpushed", unpushed);
-	if (!add_dirty(facts, repo, tree, known, problem) ||
+	if (!add_dirty(facts, repo, tree, missed, known, problem) ||
 		!bc_git_unpushed(repo, entry, unpushed, &count, problem))
 	{
 		json_decref(facts);
@@ -142,7 +143,7 @@ assess(git_repository *repo, const BcGitEntry *entry, const char *project, const
 		return NULL;
 	options.base = base;
 	if (bc_git_snapshot(&options, &snapshot, problem))
-		facts = bc_git_assess_facts(repo, entry, &snapshot.tree,
+		facts = bc_git_assess_facts(repo, entry, &snapshot.tree, snapshot.missed,
 									known != NULL ? known :
 									git_oid_tostr(hex, sizeof(hex), git_tree_id(base)), problem);
 	json_decref(snapshot.skipped);

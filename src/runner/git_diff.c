@@ -52,11 +52,13 @@ keep(Job *job, const BcGitEntry *entry, const git_oid *tree, const git_oid *base
 
 /* The content with what lies in submodules' directories: no part of the diff, but of what would be missed. */
 static bool
-find_all(BcSnapshotOptions options, const BcSnapshot *snapshot, git_oid *tree, BcGitProblem *problem)
+find_all(BcSnapshotOptions options, const BcSnapshot *snapshot, git_oid *tree, size_t *missed,
+		 BcGitProblem *problem)
 {
 	BcSnapshot	all;
 
 	git_oid_cpy(tree, &snapshot->tree);
+	*missed = snapshot->missed;
 	if (!snapshot->folded)
 		return true;
 	options.unfold_gitlinks = true;
@@ -64,6 +66,7 @@ find_all(BcSnapshotOptions options, const BcSnapshot *snapshot, git_oid *tree, B
 	if (!bc_git_snapshot(&options, &all, problem))
 		return false;
 	git_oid_cpy(tree, &all.tree);
+	*missed = all.missed;
 	json_decref(all.skipped);
 	return true;
 }
@@ -76,6 +79,7 @@ run(Job *job, BcGitProblem *problem)
 	BcGitEntry	entry;
 	git_oid		base;
 	git_oid		all;
+	size_t		missed;
 	char		hex[GIT_OID_HEXSZ + 1];
 	json_t	   *facts;
 	json_t	   *result = NULL;
@@ -95,7 +99,7 @@ run(Job *job, BcGitProblem *problem)
 	options.max_file = (size_t) job->max_bytes;
 	if (!bc_git_snapshot(&options, &snapshot, problem))
 		return NULL;
-	if (find_all(options, &snapshot, &all, problem) &&
+	if (find_all(options, &snapshot, &all, &missed, problem) &&
 		keep(job, &entry, &snapshot.tree, &base, problem) &&
 		(git_tree_lookup(&job->snapshot, job->repo, &snapshot.tree) == 0 ||
 		 bc_git_problem_git(problem, "the snapshot cannot be read")) &&
@@ -106,7 +110,7 @@ run(Job *job, BcGitProblem *problem)
 						   "changes", job->changes);
 	/* Nothing of the diff is dirty now; who asks later is told what was committed. */
 	git_oid_tostr(hex, sizeof(hex), &snapshot.tree);
-	facts = result != NULL ? bc_git_assess_facts(job->repo, &entry, &all, hex, problem) : NULL;
+	facts = result != NULL ? bc_git_assess_facts(job->repo, &entry, &all, missed, hex, problem) : NULL;
 	if (facts != NULL)
 		json_object_set_new(result, "facts", facts);
 	if (result != NULL && job->turn != 0)

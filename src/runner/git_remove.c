@@ -56,6 +56,7 @@ typedef struct Job
 	git_repository *repo;
 	char		archive[160];	/* ref; empty: nothing to keep */
 	json_t	   *skipped;		/* what the archive does not have, and why; NULL: not looked */
+	size_t		missed;			/* how much of that would be missed */
 } Job;
 
 static bool
@@ -185,6 +186,7 @@ take_snapshot(Job *job, const git_tree *base, git_oid *tree, BcGitProblem *probl
 	git_oid_cpy(tree, &snapshot.tree);
 	json_decref(job->skipped);
 	job->skipped = snapshot.skipped;
+	job->missed = snapshot.missed;
 	if (!job->has_entry)
 	{
 		BcGitProblem leftover;
@@ -299,7 +301,7 @@ nothing_missed(Job *job, BcGitProblem *problem)
 		return true;
 	if (bc_git_commit_tree(job->repo, job->diff_base, &commit, &base, problem) &&
 		take_snapshot(job, base, &tree, problem))
-		facts = bc_git_assess_facts(job->repo, &job->entry, &tree, job->known != NULL ? job->known :
+		facts = bc_git_assess_facts(job->repo, &job->entry, &tree, job->missed, job->known != NULL ? job->known :
 									git_oid_tostr(hex, sizeof(hex), git_tree_id(base)), problem);
 	git_tree_free(base);
 	if (facts == NULL)

@@ -33,6 +33,7 @@ typedef struct Walk
 	bool		leave_out;
 	bool		folded;
 	json_t	   *skipped;
+	size_t		missed;
 	BcGitProblem *problem;
 } Walk;
 
@@ -238,6 +239,7 @@ take(Walk *walk, int dir, const char *name, const char *prefix, const git_tree *
 	if ((size_t) snprintf(path, sizeof(path), "%s%s", prefix, name) >= sizeof(path) - 1)
 	{
 		skip(walk, prefix, "a path in it is too long");
+		walk->missed++;
 		return true;
 	}
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
@@ -258,6 +260,8 @@ take(Walk *walk, int dir, const char *name, const char *prefix, const git_tree *
 	if (why != NULL)
 	{
 		skip(walk, path, why);
+		if (S_ISREG(st.st_mode) || S_ISLNK(st.st_mode) || S_ISDIR(st.st_mode))
+			walk->missed++;
 		return true;
 	}
 	if (S_ISDIR(st.st_mode))
@@ -374,6 +378,7 @@ bc_git_snapshot(const BcSnapshotOptions *options, BcSnapshot *snapshot, BcGitPro
 		close(top);
 	bc_git_content_close(&walk.content);
 	snapshot->folded = walk.folded;
+	snapshot->missed = walk.missed;
 	if (ok)
 		snapshot->skipped = walk.skipped;
 	else

@@ -40,6 +40,7 @@ typedef struct BcSnapshot
 {
 	git_oid		tree;
 	json_t	   *skipped;		/* ["path: why"], at most 100; owned */
+	size_t		missed;			/* how many of those would be missed: files, links, directories */
 	bool		folded;			/* there is more where the base has submodules: unfold_gitlinks tells */
 } BcSnapshot;
 

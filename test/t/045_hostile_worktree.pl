@@ -88,6 +88,22 @@ sql($node, "SELECT boocoder.remove_worktree($worktree, true)");
 ok(until_true(sub { worktree($worktree)->{status} eq 'removed' }), 'unless by force');
 is(git($repo, 'show', worktree($worktree)->{archived_ref} . ':sub/insub.txt'), 'in', 'which archives it');
 
+like(sql($node, "SELECT string_agg(payload ->> 'text', '') FROM boocoder.events WHERE task_id = $task AND kind = 'log'"),
+	qr/not part of the diff:\nsub: /, 'and who watches the task is told that it is no part of the diff');
+
+# ---- what no tree can hold ----
+
+$session = sql($node, 'INSERT INTO boocoder.sessions (project_id) VALUES (1) RETURNING id');
+$task = task_in($session, q{perl -e 'for(1..600){mkdir "d"; chdir "d" or die} open F, ">f"'; echo x > y});
+settles($node, $task, 'completed', 'a file that lies too deep');
+$worktree = sql($node, "SELECT id FROM boocoder.worktrees WHERE session_id = $session");
+like(sql($node, "SELECT string_agg(payload ->> 'text', '') FROM boocoder.events WHERE task_id = $task AND kind = 'log'"),
+	qr/nested too deeply/, 'is told of');
+sql($node, "SELECT boocoder.reject($task)");
+like(sql_error($node, "SELECT boocoder.remove_worktree($worktree)"), qr/no task has reported/, 'and not removed as if it were nothing');
+sql($node, "SELECT boocoder.remove_worktree($worktree, true)");
+ok(until_true(sub { worktree($worktree)->{status} eq 'removed' }), 'unless by force');
+
 # ---- what is no file, or has an odd name ----
 
 left('a repository inside', 'mkdir n; cd n; git init -q; git -c user.name=x -c user.email=x commit -q --allow-empty -m x; echo n > f', 'n/f');
