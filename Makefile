@@ -5,7 +5,6 @@
 #   make installcheck    tests of the SQL surface (pg_regress, on a running server)
 #   make check-tap       tests with private clusters (prove; not as root)
 #   make check-fuzz      replays the fuzzing corpora
-#   make format          clang-format
 
 EXTENSION = boocoder
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" boocoder.control)
