@@ -210,6 +210,7 @@ CREATE TABLE boocoder.message_parts (
 	created_at timestamptz NOT NULL DEFAULT now(),
 	UNIQUE (message_id, seq)
 );
+CREATE INDEX message_parts_tools ON boocoder.message_parts (task_id, message_id, seq) WHERE kind = 'tool_call';
 COMMENT ON TABLE boocoder.message_parts IS 'finished pieces of a message: a text, a tool call with its result, a plan';
 
 -- No foreign key: a check for each of thousands of rows a second, and a lock on

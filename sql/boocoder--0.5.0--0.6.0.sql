@@ -25,6 +25,7 @@ COMMENT ON COLUMN boocoder.chats.discarded IS 'true deletes the row';
 COMMENT ON COLUMN boocoder.permission_rules.discarded IS 'true deletes the row';
 COMMENT ON COLUMN boocoder.worktrees.changes_at IS 'when the changes of a turn were stored last: what was offered before is out of date';
 CREATE INDEX tasks_chat ON boocoder.tasks (chat_id) WHERE chat_id IS NOT NULL;
+CREATE INDEX message_parts_tools ON boocoder.message_parts (task_id, message_id, seq) WHERE kind = 'tool_call';
 CREATE INDEX pending_changes_applied ON boocoder.pending_changes (session_id, path) WHERE status = 'applied';
 UPDATE boocoder.worktrees SET port_first = NULL
  WHERE status <> 'removed' AND deleted_at IS NOT NULL AND port_first IN (SELECT o.port_first FROM boocoder.worktrees o WHERE o.deleted_at IS NULL);

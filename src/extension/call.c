@@ -93,25 +93,40 @@ reap_earlier(void)
 	nunreaped = left;
 }
 
-/* The runner ends when its socket closes; if not, or if there is no time, it is made to. */
+static bool
+reaped_soon(pid_t pid)
+{
+	int			status;
+
+	for (int i = 0; i < REAP_TRIES; i++)
+	{
+		if (bc_process_reap(pid, &status))
+			return true;
+		pg_usleep(i < 10 ? 200 : 5000);
+	}
+	return false;
+}
+
+/*
+ * The runner ends when its socket closes; if not, or if there is no time, it
+ * is asked to, so that it ends what it started first, and then made to.
+ */
 static void
 end_runner(pid_t pid, bool hurry)
 {
 	int			status;
 
-	for (int i = 0; i < (hurry ? 1 : REAP_TRIES); i++)
+	if (!hurry && reaped_soon(pid))
+		return;
+	if (kill(pid, SIGTERM) == 0)
 	{
-		if (bc_process_reap(pid, &status))
+		if (reaped_soon(pid))
 			return;
-		if (!hurry)
-			pg_usleep(i < 10 ? 200 : 5000);
-	}
-	if (kill(pid, SIGKILL) == 0)
-	{
+		(void) kill(pid, SIGKILL);
 		while (!bc_process_reap(pid, &status))
 			pg_usleep(200);
 	}
-	else if (nunreaped < MAX_UNREAPED)
+	else if (!bc_process_reap(pid, &status) && nunreaped < MAX_UNREAPED)
 		unreaped[nunreaped++] = pid;
 }
 

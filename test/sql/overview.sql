@@ -37,3 +37,12 @@ SELECT count(*) > 0 AS answers FROM boocoder.doctor();
 SET ROLE regress_admin;
 SELECT bool_and(status IN ('ok', 'warning', 'error')) AS statuses, bool_or("check" = 'project "alpha"') AS alpha,
 	   bool_or("check" = 'project "old"') AS archived FROM boocoder.doctor();
+
+-- A condition on the view of tools reaches an index, however many parts there are.
+RESET ROLE;
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+CREATE FUNCTION pg_temp.plan(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$BEGIN RETURN QUERY EXECUTE 'EXPLAIN (COSTS off) ' || query; END$$;
+SELECT bool_or(p ~ 'message_parts_tools') AS by_task FROM pg_temp.plan('SELECT * FROM boocoder.tool_timeline WHERE task_id = 1') p;
+RESET enable_seqscan;
+RESET enable_bitmapscan;
