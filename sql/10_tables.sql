@@ -258,6 +258,7 @@ CREATE TABLE boocoder.worktrees (
 	deleted_at timestamptz
 );
 CREATE UNIQUE INDEX worktrees_live ON boocoder.worktrees (session_id) WHERE deleted_at IS NULL;
+CREATE INDEX worktrees_session ON boocoder.worktrees (session_id);
 CREATE UNIQUE INDEX worktrees_ports ON boocoder.worktrees (port_first) WHERE status <> 'removed' AND port_first IS NOT NULL;
 CREATE INDEX worktrees_removing ON boocoder.worktrees (id) WHERE status = 'removing';
 CREATE INDEX worktrees_ending ON boocoder.worktrees (id) WHERE status = 'trashed' OR (status = 'active' AND orphaned_at IS NOT NULL);

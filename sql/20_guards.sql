@@ -245,6 +245,7 @@ BEGIN
 	 WHERE w.session_id = OLD.id AND w.deleted_at IS NULL;
 	IF force THEN
 		-- by whom: here, current_user is the owner of this function
+		UPDATE boocoder.pending_changes c SET decided_by = NULL WHERE c.session_id = OLD.id AND c.status IN ('pending', 'conflict');
 		UPDATE boocoder.pending_changes c
 		   SET status = 'rejected', decided_by = coalesce(nullif(current_setting('role'), 'none'), session_user)
 		 WHERE c.session_id = OLD.id AND c.status IN ('pending', 'conflict');

@@ -230,6 +230,9 @@ COMMENT ON FUNCTION boocoder._claim(boocoder.tasks, jsonb) IS 'makes one pending
 -- The rows that a claim refers to are locked here: whoever holds a lock on one delays its tasks, not the others.
 CREATE FUNCTION boocoder._obstructed(t boocoder.tasks) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	found_rows bigint;
+	live bigint;
 BEGIN
 	IF t.session_id IS NULL THEN
 		PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
@@ -253,34 +256,54 @@ BEGIN
 	IF FOUND THEN
 		RETURN NULL;
 	END IF;
-	PERFORM 1 FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL;
-	RETURN CASE WHEN FOUND THEN 'session' END;
+	-- No other one either that a client is about to bring back.
+	SELECT count(*), count(*) FILTER (WHERE w.deleted_at IS NULL) INTO found_rows, live
+	  FROM boocoder.worktrees w WHERE w.session_id = t.session_id;
+	IF live = 0 AND found_rows > 0 THEN
+		WITH free AS (
+			SELECT 1 FROM boocoder.worktrees w WHERE w.session_id = t.session_id FOR NO KEY UPDATE SKIP LOCKED
+		) SELECT found_rows - count(*) INTO live FROM free;
+	END IF;
+	RETURN CASE WHEN live > 0 THEN 'session' END;
 END
 $$;
 COMMENT ON FUNCTION boocoder._obstructed(boocoder.tasks) IS
 	'project or session, when a client holds a lock on its row, or the session''s worktree is locked, being removed, or to be changed first';
 
--- The pending task that is next: by priority, then age, one of a session at a time.
--- The arrays name tasks, sessions and projects that are to wait in this pass; scheduled tasks are left out unless asked for.
-CREATE FUNCTION boocoder._candidate(skipped bigint[], skipped_sessions bigint[], skipped_projects bigint[], scheduled boolean)
-RETURNS boocoder.tasks
+-- The pending task that is next: by priority, then age, one of a session at a time; behind the given place if there is one.
+-- The arrays name sessions and projects that are to wait; scheduled tasks are left out unless asked for.
+CREATE FUNCTION boocoder._candidate(behind_priority integer, behind_id bigint, skipped_sessions bigint[], skipped_projects bigint[],
+	scheduled boolean) RETURNS boocoder.tasks
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	ready boocoder.tasks;
 	due boocoder.tasks;
 BEGIN
-	SELECT * INTO ready FROM boocoder.tasks t
-	 WHERE t.state = 'pending' AND t.run_at IS NULL AND t.id <> ALL (skipped)
-	   AND t.project_id <> ALL (skipped_projects)
-	   AND (t.session_id IS NULL OR t.session_id <> ALL (skipped_sessions))
-	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
-						WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
-	 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
+	IF behind_id IS NOT NULL THEN
+		-- from there on in the index, not from its beginning
+		SELECT * INTO ready FROM boocoder.tasks t
+		 WHERE t.state = 'pending' AND t.run_at IS NULL AND t.priority = behind_priority AND t.id > behind_id
+		   AND t.project_id <> ALL (skipped_projects)
+		   AND (t.session_id IS NULL OR t.session_id <> ALL (skipped_sessions))
+		   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
+							WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
+		 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
+	END IF;
+	IF ready.id IS NULL THEN
+		SELECT * INTO ready FROM boocoder.tasks t
+		 WHERE t.state = 'pending' AND t.run_at IS NULL AND (behind_id IS NULL OR t.priority < behind_priority)
+		   AND t.project_id <> ALL (skipped_projects)
+		   AND (t.session_id IS NULL OR t.session_id <> ALL (skipped_sessions))
+		   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
+							WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
+		 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
+	END IF;
 	IF NOT scheduled THEN
 		RETURN ready;
 	END IF;
 	SELECT * INTO due FROM boocoder.tasks t
-	 WHERE t.state = 'pending' AND t.run_at <= now() AND t.id <> ALL (skipped)
+	 WHERE t.state = 'pending' AND t.run_at <= now()
+	   AND (behind_id IS NULL OR t.priority < behind_priority OR (t.priority = behind_priority AND t.id > behind_id))
 	   AND t.project_id <> ALL (skipped_projects)
 	   AND (t.session_id IS NULL OR t.session_id <> ALL (skipped_sessions))
 	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
@@ -292,4 +315,19 @@ BEGIN
 	RETURN ready;
 END
 $$;
-COMMENT ON FUNCTION boocoder._candidate(bigint[], bigint[], bigint[], boolean) IS 'the pending task that is to run next, its row locked';
+COMMENT ON FUNCTION boocoder._candidate(integer, bigint, bigint[], bigint[], boolean) IS 'the pending task that is to run next, its row locked';
+
+-- A client was at the same rows a moment ago; what clashes again is not a client.
+CREATE FUNCTION boocoder._clashes_again(task bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	before text := coalesce(current_setting('boocoder_dispatcher.clashed', true), '');
+BEGIN
+	IF strpos(before, ' ' || task || ' ') > 0 THEN
+		RETURN true;
+	END IF;
+	PERFORM set_config('boocoder_dispatcher.clashed', right(before, 1000) || ' ' || task || ' ', false);
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION boocoder._clashes_again(bigint) IS 'has the claim of this task failed on a unique index before?';

@@ -127,7 +127,8 @@ BEGIN
 	UPDATE boocoder.jobs j SET state = 'queued', resumed = true WHERE j.state = 'running';
 	GET DIAGNOSTICS more = ROW_COUNT;
 	-- not here: a client that has asked for the same and has not committed would keep us from starting
-	PERFORM set_config('boocoder_dispatcher.to_probe', ((boocoder._host() ->> 'probe_ttl_ms')::bigint > 0)::text, false);
+	PERFORM set_config('boocoder_dispatcher.probe_at', CASE WHEN (boocoder._host() ->> 'probe_ttl_ms')::bigint > 0
+															THEN now()::text ELSE '' END, false);
 	RETURN touched + more;
 END
 $$;
@@ -142,12 +143,16 @@ RETURNS TABLE (kind text, task_id bigint, fence bigint, job_id bigint,
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	host jsonb;
-	-- what an earlier pass found obstructed, when there was too much of it for one pass
-	before jsonb := nullif(current_setting('boocoder_dispatcher.skipped', true), '')::jsonb;
-	skipped bigint[] := '{}';
+	began constant timestamptz := clock_timestamp();
+	-- where the last pass stopped, when too much was in its way; after a while it is looked at again
+	stopped jsonb := nullif(current_setting('boocoder_dispatcher.stopped', true), '')::jsonb;
+	resumes constant boolean := coalesce((stopped ->> 'until')::timestamptz > began, false);
+	behind_priority integer := CASE WHEN resumes THEN (stopped ->> 'priority')::integer END;
+	behind_id bigint := CASE WHEN resumes THEN (stopped ->> 'id')::bigint END;
 	skipped_sessions bigint[] := '{}';
 	skipped_projects bigint[] := '{}';
-	looks integer := 0;
+	looked boolean := false;
+	too_much boolean := false;
 	obstructed text;
 	ends bigint;
 	server_ends bigint;
@@ -193,17 +198,15 @@ BEGIN
 		END IF;
 	END IF;
 
-	IF (before ->> 'until')::timestamptz > clock_timestamp() THEN
-		skipped := ARRAY(SELECT jsonb_array_elements_text(before -> 'tasks')::bigint);
-		skipped_sessions := ARRAY(SELECT jsonb_array_elements_text(before -> 'sessions')::bigint);
-		skipped_projects := ARRAY(SELECT jsonb_array_elements_text(before -> 'projects')::bigint);
-	END IF;
-	-- One claim, or a limited number of tasks that can't run: no transaction is to get old.
-	WHILE free_slots > 0 AND looks < 100 LOOP
-		looks := looks + 1;
-		t := boocoder._candidate(skipped, skipped_sessions, skipped_projects, everything);
+	-- One claim, or tasks that can't run for as long as a transaction may last.
+	WHILE free_slots > 0 LOOP
+		t := boocoder._candidate(behind_priority, behind_id, skipped_sessions, skipped_projects, everything);
 		EXIT WHEN t.id IS NULL;
-		skipped := skipped || t.id;
+		too_much := looked AND clock_timestamp() > began + interval '50 ms';
+		EXIT WHEN too_much;
+		looked := true;
+		behind_priority := t.priority;
+		behind_id := t.id;
 		obstructed := boocoder._obstructed(t);
 		IF obstructed = 'project' THEN
 			skipped_projects := skipped_projects || t.project_id;
@@ -220,11 +223,12 @@ BEGIN
 			  INTO fence, prepare, agent, diff, git_prefix, agent_prefix, backend, ends, server, server_order, server_ends
 			  FROM boocoder._claim(t, host) c;
 		EXCEPTION
-			WHEN lock_not_available OR deadlock_detected OR query_canceled OR unique_violation THEN
-				fence := NULL;		-- later: a client is at the same rows
+			WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
+				fence := NULL;
 			WHEN OTHERS THEN
 				fence := NULL;
 				BEGIN
+					CONTINUE WHEN SQLSTATE = '23505' AND NOT boocoder._clashes_again(t.id);
 					PERFORM boocoder._fail(t.id, 'internal_error', SQLERRM);
 				EXCEPTION WHEN OTHERS THEN
 					RAISE LOG 'boocoder: task % can neither run nor fail: %', t.id, SQLERRM;
@@ -247,15 +251,13 @@ BEGIN
 		END IF;
 	END LOOP;
 
-	IF looks = 100 THEN
-		-- the next pass looks behind them, and after a while at them again
-		PERFORM set_config('boocoder_dispatcher.skipped', jsonb_build_object('tasks', skipped, 'sessions', skipped_sessions,
-			'projects', skipped_projects, 'until', coalesce(CASE WHEN (before ->> 'until')::timestamptz > clock_timestamp()
-															THEN (before ->> 'until')::timestamptz END, clock_timestamp() + interval '2 s'))::text, false);
-	ELSIF before IS NOT NULL THEN
-		PERFORM set_config('boocoder_dispatcher.skipped', '', false);
+	IF too_much THEN
+		PERFORM set_config('boocoder_dispatcher.stopped', jsonb_build_object('priority', behind_priority, 'id', behind_id,
+			'until', CASE WHEN resumes THEN (stopped ->> 'until')::timestamptz ELSE began + interval '2 s' END)::text, false);
+	ELSIF stopped IS NOT NULL THEN
+		PERFORM set_config('boocoder_dispatcher.stopped', '', false);
 	END IF;
-	IF NOT everything AND looks < 100 THEN
+	IF NOT everything AND NOT too_much THEN
 		RETURN;
 	END IF;
 
@@ -283,12 +285,13 @@ BEGIN
 				RAISE LOG 'boocoder: no jobs can be made: %', SQLERRM;
 		END;
 	END IF;
-	IF current_setting('boocoder_dispatcher.to_probe', true) = 'true' THEN
+	IF nullif(current_setting('boocoder_dispatcher.probe_at', true), '')::timestamptz <= began THEN
 		BEGIN
 			PERFORM boocoder._probe(NULL);
-			PERFORM set_config('boocoder_dispatcher.to_probe', 'false', false);
-		EXCEPTION WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
-			NULL;
+			PERFORM set_config('boocoder_dispatcher.probe_at', '', false);
+		EXCEPTION WHEN OTHERS THEN
+			-- a client has asked for the same, perhaps
+			PERFORM set_config('boocoder_dispatcher.probe_at', (began + interval '5 s')::text, false);
 		END;
 	END IF;
 	FOR j IN
@@ -305,7 +308,7 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 
-	IF looks = 100 THEN
+	IF too_much THEN
 		next_due := clock_timestamp() + interval '20 ms';
 	ELSE
 		SELECT least((SELECT min(x.run_at) FROM boocoder.tasks x

@@ -27,8 +27,9 @@ COMMENT ON COLUMN boocoder.worktrees.changes_at IS 'when the changes of a turn w
 CREATE INDEX tasks_chat ON boocoder.tasks (chat_id) WHERE chat_id IS NOT NULL;
 CREATE INDEX message_parts_tools ON boocoder.message_parts (task_id, message_id, seq) WHERE kind = 'tool_call';
 CREATE INDEX pending_changes_applied ON boocoder.pending_changes (session_id, path) WHERE status = 'applied';
-UPDATE boocoder.worktrees SET port_first = NULL
- WHERE status <> 'removed' AND deleted_at IS NOT NULL AND port_first IN (SELECT o.port_first FROM boocoder.worktrees o WHERE o.deleted_at IS NULL);
+-- Two in the trash may have the same: who takes one back leases others.
+UPDATE boocoder.worktrees SET port_first = NULL WHERE status <> 'removed' AND deleted_at IS NOT NULL;
+CREATE INDEX worktrees_session ON boocoder.worktrees (session_id);
 DROP INDEX boocoder.worktrees_ports;
 CREATE UNIQUE INDEX worktrees_ports ON boocoder.worktrees (port_first) WHERE status <> 'removed' AND port_first IS NOT NULL;
 
@@ -36,6 +37,7 @@ ALTER TABLE boocoder.pending_changes ALTER COLUMN diff SET STORAGE EXTERNAL;
 COMMENT ON COLUMN boocoder.projects.allowed_read_paths IS 'absolute paths that its agents can read besides, in the sandbox';
 
 DROP FUNCTION boocoder._make_jobs();
+DROP FUNCTION boocoder._candidate(bigint[], bigint[], bigint[], boolean);
 
 -- Functions.
 
@@ -175,6 +177,7 @@ BEGIN
 	 WHERE w.session_id = OLD.id AND w.deleted_at IS NULL;
 	IF force THEN
 		-- by whom: here, current_user is the owner of this function
+		UPDATE boocoder.pending_changes c SET decided_by = NULL WHERE c.session_id = OLD.id AND c.status IN ('pending', 'conflict');
 		UPDATE boocoder.pending_changes c
 		   SET status = 'rejected', decided_by = coalesce(nullif(current_setting('role'), 'none'), session_user)
 		 WHERE c.session_id = OLD.id AND c.status IN ('pending', 'conflict');
@@ -420,6 +423,9 @@ $$;
 
 CREATE OR REPLACE FUNCTION boocoder._obstructed(t boocoder.tasks) RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	found_rows bigint;
+	live bigint;
 BEGIN
 	IF t.session_id IS NULL THEN
 		PERFORM 1 FROM boocoder.projects p WHERE p.id = t.project_id FOR KEY SHARE SKIP LOCKED;
@@ -443,12 +449,78 @@ BEGIN
 	IF FOUND THEN
 		RETURN NULL;
 	END IF;
-	PERFORM 1 FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL;
-	RETURN CASE WHEN FOUND THEN 'session' END;
+	-- No other one either that a client is about to bring back.
+	SELECT count(*), count(*) FILTER (WHERE w.deleted_at IS NULL) INTO found_rows, live
+	  FROM boocoder.worktrees w WHERE w.session_id = t.session_id;
+	IF live = 0 AND found_rows > 0 THEN
+		WITH free AS (
+			SELECT 1 FROM boocoder.worktrees w WHERE w.session_id = t.session_id FOR NO KEY UPDATE SKIP LOCKED
+		) SELECT found_rows - count(*) INTO live FROM free;
+	END IF;
+	RETURN CASE WHEN live > 0 THEN 'session' END;
 END
 $$;
 COMMENT ON FUNCTION boocoder._obstructed(boocoder.tasks) IS
 	'project or session, when a client holds a lock on its row, or the session''s worktree is locked, being removed, or to be changed first';
+
+CREATE FUNCTION boocoder._candidate(behind_priority integer, behind_id bigint, skipped_sessions bigint[], skipped_projects bigint[],
+	scheduled boolean) RETURNS boocoder.tasks
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	ready boocoder.tasks;
+	due boocoder.tasks;
+BEGIN
+	IF behind_id IS NOT NULL THEN
+		-- from there on in the index, not from its beginning
+		SELECT * INTO ready FROM boocoder.tasks t
+		 WHERE t.state = 'pending' AND t.run_at IS NULL AND t.priority = behind_priority AND t.id > behind_id
+		   AND t.project_id <> ALL (skipped_projects)
+		   AND (t.session_id IS NULL OR t.session_id <> ALL (skipped_sessions))
+		   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
+							WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
+		 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
+	END IF;
+	IF ready.id IS NULL THEN
+		SELECT * INTO ready FROM boocoder.tasks t
+		 WHERE t.state = 'pending' AND t.run_at IS NULL AND (behind_id IS NULL OR t.priority < behind_priority)
+		   AND t.project_id <> ALL (skipped_projects)
+		   AND (t.session_id IS NULL OR t.session_id <> ALL (skipped_sessions))
+		   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
+							WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
+		 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
+	END IF;
+	IF NOT scheduled THEN
+		RETURN ready;
+	END IF;
+	SELECT * INTO due FROM boocoder.tasks t
+	 WHERE t.state = 'pending' AND t.run_at <= now()
+	   AND (behind_id IS NULL OR t.priority < behind_priority OR (t.priority = behind_priority AND t.id > behind_id))
+	   AND t.project_id <> ALL (skipped_projects)
+	   AND (t.session_id IS NULL OR t.session_id <> ALL (skipped_sessions))
+	   AND NOT EXISTS (SELECT 1 FROM boocoder.tasks r
+						WHERE r.session_id = t.session_id AND r.state IN ('running', 'blocked'))
+	 ORDER BY t.priority DESC, t.id LIMIT 1 FOR NO KEY UPDATE OF t SKIP LOCKED;
+	IF ready.id IS NULL OR (due.priority, -due.id) > (ready.priority, -ready.id) THEN
+		RETURN due;
+	END IF;
+	RETURN ready;
+END
+$$;
+COMMENT ON FUNCTION boocoder._candidate(integer, bigint, bigint[], bigint[], boolean) IS 'the pending task that is to run next, its row locked';
+
+CREATE FUNCTION boocoder._clashes_again(task bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	before text := coalesce(current_setting('boocoder_dispatcher.clashed', true), '');
+BEGIN
+	IF strpos(before, ' ' || task || ' ') > 0 THEN
+		RETURN true;
+	END IF;
+	PERFORM set_config('boocoder_dispatcher.clashed', right(before, 1000) || ' ' || task || ' ', false);
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION boocoder._clashes_again(bigint) IS 'has the claim of this task failed on a unique index before?';
 
 CREATE FUNCTION boocoder._make_jobs(host jsonb) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -789,7 +861,8 @@ BEGIN
 	UPDATE boocoder.jobs j SET state = 'queued', resumed = true WHERE j.state = 'running';
 	GET DIAGNOSTICS more = ROW_COUNT;
 	-- not here: a client that has asked for the same and has not committed would keep us from starting
-	PERFORM set_config('boocoder_dispatcher.to_probe', ((boocoder._host() ->> 'probe_ttl_ms')::bigint > 0)::text, false);
+	PERFORM set_config('boocoder_dispatcher.probe_at', CASE WHEN (boocoder._host() ->> 'probe_ttl_ms')::bigint > 0
+															THEN now()::text ELSE '' END, false);
 	RETURN touched + more;
 END
 $$;
@@ -801,12 +874,16 @@ RETURNS TABLE (kind text, task_id bigint, fence bigint, job_id bigint,
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	host jsonb;
-	-- what an earlier pass found obstructed, when there was too much of it for one pass
-	before jsonb := nullif(current_setting('boocoder_dispatcher.skipped', true), '')::jsonb;
-	skipped bigint[] := '{}';
+	began constant timestamptz := clock_timestamp();
+	-- where the last pass stopped, when too much was in its way; after a while it is looked at again
+	stopped jsonb := nullif(current_setting('boocoder_dispatcher.stopped', true), '')::jsonb;
+	resumes constant boolean := coalesce((stopped ->> 'until')::timestamptz > began, false);
+	behind_priority integer := CASE WHEN resumes THEN (stopped ->> 'priority')::integer END;
+	behind_id bigint := CASE WHEN resumes THEN (stopped ->> 'id')::bigint END;
 	skipped_sessions bigint[] := '{}';
 	skipped_projects bigint[] := '{}';
-	looks integer := 0;
+	looked boolean := false;
+	too_much boolean := false;
 	obstructed text;
 	ends bigint;
 	server_ends bigint;
@@ -852,17 +929,15 @@ BEGIN
 		END IF;
 	END IF;
 
-	IF (before ->> 'until')::timestamptz > clock_timestamp() THEN
-		skipped := ARRAY(SELECT jsonb_array_elements_text(before -> 'tasks')::bigint);
-		skipped_sessions := ARRAY(SELECT jsonb_array_elements_text(before -> 'sessions')::bigint);
-		skipped_projects := ARRAY(SELECT jsonb_array_elements_text(before -> 'projects')::bigint);
-	END IF;
-	-- One claim, or a limited number of tasks that can't run: no transaction is to get old.
-	WHILE free_slots > 0 AND looks < 100 LOOP
-		looks := looks + 1;
-		t := boocoder._candidate(skipped, skipped_sessions, skipped_projects, everything);
+	-- One claim, or tasks that can't run for as long as a transaction may last.
+	WHILE free_slots > 0 LOOP
+		t := boocoder._candidate(behind_priority, behind_id, skipped_sessions, skipped_projects, everything);
 		EXIT WHEN t.id IS NULL;
-		skipped := skipped || t.id;
+		too_much := looked AND clock_timestamp() > began + interval '50 ms';
+		EXIT WHEN too_much;
+		looked := true;
+		behind_priority := t.priority;
+		behind_id := t.id;
 		obstructed := boocoder._obstructed(t);
 		IF obstructed = 'project' THEN
 			skipped_projects := skipped_projects || t.project_id;
@@ -879,11 +954,12 @@ BEGIN
 			  INTO fence, prepare, agent, diff, git_prefix, agent_prefix, backend, ends, server, server_order, server_ends
 			  FROM boocoder._claim(t, host) c;
 		EXCEPTION
-			WHEN lock_not_available OR deadlock_detected OR query_canceled OR unique_violation THEN
-				fence := NULL;		-- later: a client is at the same rows
+			WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
+				fence := NULL;
 			WHEN OTHERS THEN
 				fence := NULL;
 				BEGIN
+					CONTINUE WHEN SQLSTATE = '23505' AND NOT boocoder._clashes_again(t.id);
 					PERFORM boocoder._fail(t.id, 'internal_error', SQLERRM);
 				EXCEPTION WHEN OTHERS THEN
 					RAISE LOG 'boocoder: task % can neither run nor fail: %', t.id, SQLERRM;
@@ -906,15 +982,13 @@ BEGIN
 		END IF;
 	END LOOP;
 
-	IF looks = 100 THEN
-		-- the next pass looks behind them, and after a while at them again
-		PERFORM set_config('boocoder_dispatcher.skipped', jsonb_build_object('tasks', skipped, 'sessions', skipped_sessions,
-			'projects', skipped_projects, 'until', coalesce(CASE WHEN (before ->> 'until')::timestamptz > clock_timestamp()
-															THEN (before ->> 'until')::timestamptz END, clock_timestamp() + interval '2 s'))::text, false);
-	ELSIF before IS NOT NULL THEN
-		PERFORM set_config('boocoder_dispatcher.skipped', '', false);
+	IF too_much THEN
+		PERFORM set_config('boocoder_dispatcher.stopped', jsonb_build_object('priority', behind_priority, 'id', behind_id,
+			'until', CASE WHEN resumes THEN (stopped ->> 'until')::timestamptz ELSE began + interval '2 s' END)::text, false);
+	ELSIF stopped IS NOT NULL THEN
+		PERFORM set_config('boocoder_dispatcher.stopped', '', false);
 	END IF;
-	IF NOT everything AND looks < 100 THEN
+	IF NOT everything AND NOT too_much THEN
 		RETURN;
 	END IF;
 
@@ -942,12 +1016,13 @@ BEGIN
 				RAISE LOG 'boocoder: no jobs can be made: %', SQLERRM;
 		END;
 	END IF;
-	IF current_setting('boocoder_dispatcher.to_probe', true) = 'true' THEN
+	IF nullif(current_setting('boocoder_dispatcher.probe_at', true), '')::timestamptz <= began THEN
 		BEGIN
 			PERFORM boocoder._probe(NULL);
-			PERFORM set_config('boocoder_dispatcher.to_probe', 'false', false);
-		EXCEPTION WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
-			NULL;
+			PERFORM set_config('boocoder_dispatcher.probe_at', '', false);
+		EXCEPTION WHEN OTHERS THEN
+			-- a client has asked for the same, perhaps
+			PERFORM set_config('boocoder_dispatcher.probe_at', (began + interval '5 s')::text, false);
 		END;
 	END IF;
 	FOR j IN
@@ -964,7 +1039,7 @@ BEGIN
 		RETURN NEXT;
 	END LOOP;
 
-	IF looks = 100 THEN
+	IF too_much THEN
 		next_due := clock_timestamp() + interval '20 ms';
 	ELSE
 		SELECT least((SELECT min(x.run_at) FROM boocoder.tasks x
@@ -1954,7 +2029,7 @@ GRANT EXECUTE ON FUNCTION boocoder._host(), boocoder._wake_now(),
 	boocoder._worktree_root(boocoder.projects, jsonb), boocoder._argv(boocoder.providers, text),
 	boocoder._agent_prefix(boocoder.projects, boocoder.providers), boocoder._sandbox(boocoder.providers, text, text, jsonb), boocoder._free_ports(jsonb), boocoder._fail(bigint, text, text), boocoder._below(text, text), boocoder._root(text),
 	boocoder._obstacle(name, boocoder.projects, text, boocoder.providers, jsonb), boocoder._claim(boocoder.tasks, jsonb),
-	boocoder._candidate(bigint[], bigint[], bigint[], boolean), boocoder._make_jobs(jsonb), boocoder._job_order(boocoder.jobs, jsonb), boocoder._begin_job(boocoder.jobs, jsonb),
+	boocoder._candidate(integer, bigint, bigint[], bigint[], boolean), boocoder._clashes_again(bigint), boocoder._make_jobs(jsonb), boocoder._job_order(boocoder.jobs, jsonb), boocoder._begin_job(boocoder.jobs, jsonb),
 	boocoder._for_project(jsonb, boocoder.projects), boocoder._outdated(boocoder.pending_changes), boocoder._job_done(bigint, jsonb), boocoder._disown(jsonb), boocoder._can_end(boocoder.tasks),
 	boocoder._bypasses_rights(name), boocoder._start(integer), boocoder._reconcile(),
 	boocoder._obstructed(boocoder.tasks), boocoder._leave_the_original(), boocoder._next_actions(integer, integer, boolean),

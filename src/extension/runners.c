@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "access/xact.h"
 #include "extension/host.h"
 #include "extension/jobs.h"
 #include "extension/process.h"
@@ -61,6 +62,8 @@ end_all(int code, Datum arg)
 {
 	dlist_iter	iter;
 
+	/* Nobody is to wait meanwhile for what a transaction that is broken off has locked. */
+	AbortOutOfAnyTransaction();
 	dlist_foreach(iter, &runners)
 	{
 		BcRunner   *runner = dlist_container(BcRunner, node, iter.cur);

@@ -89,8 +89,25 @@ is(sql($node, "SELECT count(*) FROM boocoder.tasks WHERE state = 'pending'"), 13
 $client->query_safe('COMMIT');
 ok(until_true(sub { sql($node, "SELECT count(*) FROM boocoder.tasks WHERE state IN ('pending', 'running')") eq '0' }, 60), 'and run when they are free');
 
+# ---- worktrees that a client is about to bring back ----
+
+reconfigure($node, "SET boocoder.worktree_grace = '1h'");
+my @back = map { run_task($node, 'true', 'demo', agent => 'shell') } 1 .. 12;
+settles($node, $_, 'completed', 'a worktree to be', 30) for @back;
+my $back = join ',', @back;
+ok(until_true(sub { sql($node, 'SHOW boocoder.worktree_grace') eq '1h' }), 'worktrees stay in the trash');
+sql($node, "SELECT boocoder.remove_worktree(w.id, true) FROM boocoder.worktrees w JOIN boocoder.tasks t USING (session_id) WHERE t.id IN ($back)");
+$client->query_safe("BEGIN; SELECT boocoder.undelete_worktree(w.id) FROM boocoder.worktrees w JOIN boocoder.tasks t USING (session_id) WHERE t.id IN ($back);");
+sql($node, "INSERT INTO boocoder.tasks (project_id, session_id, agent, input, priority) SELECT 1, session_id, 'shell', 'true', 9 FROM boocoder.tasks WHERE id IN ($back)");
+others_go_on('undelete_worktree() of many');
+$client->query_safe('COMMIT');
+ok(until_true(sub { sql($node, "SELECT count(*) FROM boocoder.tasks WHERE priority = 9 AND state = 'completed'") eq '12' }, 30), 'their tasks run in them');
+is(sql($node, "SELECT count(*) FROM boocoder.worktrees w JOIN boocoder.tasks t USING (session_id) WHERE t.id IN ($back)"), 12, 'and in no others');
+reconfigure($node, "SET boocoder.worktree_grace = '0'");
+
 # ---- a removal that meets a claim ----
 
+until_true(sub { sql($node, 'SHOW boocoder.worktree_grace') eq '0' });
 my $first = run_task($node, 'echo first >> a.txt', 'demo', agent => 'shell');
 settles($node, $first, 'completed', 'a task has a worktree');
 my $row = sql_row($node, "SELECT w.id, w.session_id FROM boocoder.worktrees w JOIN boocoder.tasks t USING (session_id) WHERE t.id = $first");
