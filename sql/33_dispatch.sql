@@ -152,6 +152,7 @@ DECLARE
 	skipped_sessions bigint[] := '{}';
 	skipped_projects bigint[] := '{}';
 	looked boolean := false;
+	begun integer := 0;
 	too_much boolean := false;
 	obstructed text;
 	ends bigint;
@@ -274,15 +275,16 @@ BEGIN
 			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'removing')
 			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'trashed' OR (w.status = 'active' AND w.orphaned_at IS NOT NULL))
 			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.request IS NOT NULL OR w.assess_requested_at IS NOT NULL)) THEN
+		host := coalesce(host, boocoder._host());
 		BEGIN
-			host := coalesce(host, boocoder._host());
 			PERFORM boocoder._make_worktree_jobs(host);
+		EXCEPTION WHEN OTHERS THEN
+			RAISE LOG 'boocoder: no jobs can be made for worktrees now: %', SQLERRM;
+		END;
+		BEGIN
 			PERFORM boocoder._make_jobs(host);
-		EXCEPTION
-			WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
-				NULL;				-- later; the tasks claimed above are not to suffer from it
-			WHEN OTHERS THEN
-				RAISE LOG 'boocoder: no jobs can be made: %', SQLERRM;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE LOG 'boocoder: no jobs can be made for decisions now: %', SQLERRM;
 		END;
 	END IF;
 	IF nullif(current_setting('boocoder_dispatcher.probe_at', true), '')::timestamptz <= began THEN
@@ -299,12 +301,14 @@ BEGIN
 		SELECT DISTINCT ON (coalesce(q.project_id, -q.id)) q.* FROM boocoder.jobs q
 		 WHERE q.state = 'queued' AND free_jobs > 0
 		   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs r WHERE r.project_id = q.project_id AND r.state = 'running')
-		 ORDER BY coalesce(q.project_id, -q.id), q.id LIMIT free_jobs
+		 ORDER BY coalesce(q.project_id, -q.id), q.id
 	LOOP
+		EXIT WHEN begun = free_jobs;
 		job_id := j.id;
 		host := coalesce(host, boocoder._host());
 		SELECT b.job_order, b.prefix INTO prepare, git_prefix FROM boocoder._begin_job(j, host) b;
 		CONTINUE WHEN prepare IS NULL;
+		begun := begun + 1;
 		RETURN NEXT;
 	END LOOP;
 
@@ -528,7 +532,8 @@ BEGIN
 	UPDATE boocoder.worktrees x
 	   SET snapshot_tree = diff ->> 'tree', changes_at = now(), facts = coalesce(diff -> 'facts', x.facts),
 		   assessed_at = CASE WHEN diff ? 'facts' THEN now() ELSE x.assessed_at END,
-		   assess_requested_at = CASE WHEN x.size_bytes IS NULL AND coalesce(current_setting('boocoder.worktree_budget', true), '0') <> '0' THEN now()
+		   -- what it skipped is looked at once more: perhaps none of it would be missed
+		   assess_requested_at = CASE WHEN diff ? 'skipped' OR x.size_bytes IS NULL AND coalesce(current_setting('boocoder.worktree_budget', true), '0') <> '0' THEN now()
 									  ELSE x.assess_requested_at END
 	 WHERE x.id = w.id;
 	-- what no diff can hold is not passed over in silence

@@ -137,7 +137,8 @@ BEGIN
 		RETURN;
 	END IF;
 
-	PERFORM 1 FROM boocoder.chats c WHERE c.id = t.chat_id FOR NO KEY UPDATE SKIP LOCKED;
+	PERFORM 1 FROM boocoder.sessions s, boocoder.chats c
+	 WHERE s.id = t.session_id AND c.id = t.chat_id FOR KEY SHARE OF s SKIP LOCKED FOR NO KEY UPDATE OF c SKIP LOCKED;
 	IF NOT FOUND THEN
 		RETURN;
 	END IF;
@@ -149,7 +150,8 @@ BEGIN
 		END IF;
 		INSERT INTO boocoder.agent_sessions (chat_id, agent, session_id, worktree_id, status)
 		VALUES (t.chat_id, t.agent, t.session_id,
-			(SELECT w.id FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL), 'active');
+			(SELECT w.id FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL FOR KEY SHARE SKIP LOCKED),
+			'active');
 	END IF;
 	IF e.kind = 'command' THEN
 		DELETE FROM boocoder.agent_commands c WHERE c.chat_id = t.chat_id AND c.agent = t.agent;

@@ -90,7 +90,11 @@ BEGIN
 		-- one that is being applied, or that a client has, is waited for
 		CONTINUE WHEN EXISTS (SELECT 1 FROM boocoder.pending_changes c
 							   WHERE c.worktree_id = w.id AND c.status IN ('pending', 'conflict', 'applying'));
-		UPDATE boocoder.worktrees x SET status = 'removing' WHERE x.id = w.id;
+		BEGIN
+			UPDATE boocoder.worktrees x SET status = 'removing' WHERE x.id = w.id;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE LOG 'boocoder: worktree % cannot be removed: %', w.id, SQLERRM;
+		END;
 	END LOOP;
 END
 $$;

@@ -883,6 +883,7 @@ DECLARE
 	skipped_sessions bigint[] := '{}';
 	skipped_projects bigint[] := '{}';
 	looked boolean := false;
+	begun integer := 0;
 	too_much boolean := false;
 	obstructed text;
 	ends bigint;
@@ -1005,15 +1006,16 @@ BEGIN
 			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'removing')
 			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.status = 'trashed' OR (w.status = 'active' AND w.orphaned_at IS NOT NULL))
 			OR EXISTS (SELECT 1 FROM boocoder.worktrees w WHERE w.request IS NOT NULL OR w.assess_requested_at IS NOT NULL)) THEN
+		host := coalesce(host, boocoder._host());
 		BEGIN
-			host := coalesce(host, boocoder._host());
 			PERFORM boocoder._make_worktree_jobs(host);
+		EXCEPTION WHEN OTHERS THEN
+			RAISE LOG 'boocoder: no jobs can be made for worktrees now: %', SQLERRM;
+		END;
+		BEGIN
 			PERFORM boocoder._make_jobs(host);
-		EXCEPTION
-			WHEN lock_not_available OR deadlock_detected OR query_canceled THEN
-				NULL;				-- later; the tasks claimed above are not to suffer from it
-			WHEN OTHERS THEN
-				RAISE LOG 'boocoder: no jobs can be made: %', SQLERRM;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE LOG 'boocoder: no jobs can be made for decisions now: %', SQLERRM;
 		END;
 	END IF;
 	IF nullif(current_setting('boocoder_dispatcher.probe_at', true), '')::timestamptz <= began THEN
@@ -1030,12 +1032,14 @@ BEGIN
 		SELECT DISTINCT ON (coalesce(q.project_id, -q.id)) q.* FROM boocoder.jobs q
 		 WHERE q.state = 'queued' AND free_jobs > 0
 		   AND NOT EXISTS (SELECT 1 FROM boocoder.jobs r WHERE r.project_id = q.project_id AND r.state = 'running')
-		 ORDER BY coalesce(q.project_id, -q.id), q.id LIMIT free_jobs
+		 ORDER BY coalesce(q.project_id, -q.id), q.id
 	LOOP
+		EXIT WHEN begun = free_jobs;
 		job_id := j.id;
 		host := coalesce(host, boocoder._host());
 		SELECT b.job_order, b.prefix INTO prepare, git_prefix FROM boocoder._begin_job(j, host) b;
 		CONTINUE WHEN prepare IS NULL;
+		begun := begun + 1;
 		RETURN NEXT;
 	END LOOP;
 
@@ -1204,7 +1208,8 @@ BEGIN
 	UPDATE boocoder.worktrees x
 	   SET snapshot_tree = diff ->> 'tree', changes_at = now(), facts = coalesce(diff -> 'facts', x.facts),
 		   assessed_at = CASE WHEN diff ? 'facts' THEN now() ELSE x.assessed_at END,
-		   assess_requested_at = CASE WHEN x.size_bytes IS NULL AND coalesce(current_setting('boocoder.worktree_budget', true), '0') <> '0' THEN now()
+		   -- what it skipped is looked at once more: perhaps none of it would be missed
+		   assess_requested_at = CASE WHEN diff ? 'skipped' OR x.size_bytes IS NULL AND coalesce(current_setting('boocoder.worktree_budget', true), '0') <> '0' THEN now()
 									  ELSE x.assess_requested_at END
 	 WHERE x.id = w.id;
 	-- what no diff can hold is not passed over in silence
@@ -1365,7 +1370,8 @@ BEGIN
 		RETURN;
 	END IF;
 
-	PERFORM 1 FROM boocoder.chats c WHERE c.id = t.chat_id FOR NO KEY UPDATE SKIP LOCKED;
+	PERFORM 1 FROM boocoder.sessions s, boocoder.chats c
+	 WHERE s.id = t.session_id AND c.id = t.chat_id FOR KEY SHARE OF s SKIP LOCKED FOR NO KEY UPDATE OF c SKIP LOCKED;
 	IF NOT FOUND THEN
 		RETURN;
 	END IF;
@@ -1377,7 +1383,8 @@ BEGIN
 		END IF;
 		INSERT INTO boocoder.agent_sessions (chat_id, agent, session_id, worktree_id, status)
 		VALUES (t.chat_id, t.agent, t.session_id,
-			(SELECT w.id FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL), 'active');
+			(SELECT w.id FROM boocoder.worktrees w WHERE w.session_id = t.session_id AND w.deleted_at IS NULL FOR KEY SHARE SKIP LOCKED),
+			'active');
 	END IF;
 	IF e.kind = 'command' THEN
 		DELETE FROM boocoder.agent_commands c WHERE c.chat_id = t.chat_id AND c.agent = t.agent;
@@ -1529,7 +1536,11 @@ BEGIN
 		-- one that is being applied, or that a client has, is waited for
 		CONTINUE WHEN EXISTS (SELECT 1 FROM boocoder.pending_changes c
 							   WHERE c.worktree_id = w.id AND c.status IN ('pending', 'conflict', 'applying'));
-		UPDATE boocoder.worktrees x SET status = 'removing' WHERE x.id = w.id;
+		BEGIN
+			UPDATE boocoder.worktrees x SET status = 'removing' WHERE x.id = w.id;
+		EXCEPTION WHEN OTHERS THEN
+			RAISE LOG 'boocoder: worktree % cannot be removed: %', w.id, SQLERRM;
+		END;
 	END LOOP;
 END
 $$;

@@ -67,6 +67,7 @@ announce_extension_change(void)
 	db = bc_shmem_find(MyDatabaseId, true);
 	if (db == NULL)
 		db = bc_shmem_recycle(MyDatabaseId, NULL);
+	bc_shared->look_again |= db == NULL;
 	if (db != NULL)
 	{
 		db->recheck = true;

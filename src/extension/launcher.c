@@ -159,7 +159,8 @@ scan_databases(void)
 			!list_member_oid(databases, db->oid))
 			db->oid = InvalidOid;
 	}
-	forget_absent(databases);
+	forget_absent(bc_shared->look_again ? NIL : databases);
+	bc_shared->look_again = false;
 	crowded = false;
 	foreach(cell, databases)
 		crowded |= !give_slot(lfirst_oid(cell));

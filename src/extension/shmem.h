@@ -65,6 +65,7 @@ typedef struct BcShared
 	LWLock	   *lock;
 	Latch	   *launcher_latch; /* NULL: no launcher now */
 	bool		rescan;			/* databases were created or dropped */
+	bool		look_again;		/* the extension came to one for which there was no slot */
 	int			ndatabases;		/* slots */
 	BcDatabase	databases[FLEXIBLE_ARRAY_MEMBER];
 } BcShared;

@@ -25,7 +25,7 @@
 #define BLOCK 512				/* of st_blocks */
 
 static bool
-add_dirty(json_t *facts, git_repository *repo, const git_oid *tree, size_t missed,
+add_dirty(json_t *facts, git_repository *repo, const git_oid *tree, const json_t *missed,
 		  const char *known, BcGitProblem *problem)
 {
 	json_t	   *list = json_array();
@@ -33,10 +33,12 @@ add_dirty(json_t *facts, git_repository *repo, const git_oid *tree, size_t misse
 	git_tree   *then = NULL;
 	git_diff   *diff = NULL;
 	git_oid		oid;
-	size_t		n = missed;
+	size_t		n = json_array_size(missed);
 	bool		ok;
 
 	json_object_set_new(facts, "dirty", list);
+	for (size_t i = 0; i < n && i < MAX_LISTED; i++)
+		json_array_append(list, json_array_get(missed, i));
 	ok = git_oid_fromstr(&oid, known) == 0 &&
 		git_tree_lookup(&now, repo, tree) == 0 && git_tree_lookup(&then, repo, &oid) == 0 &&
 		git_diff_tree_to_tree(&diff, repo, then, now, NULL) == 0;
@@ -62,7 +64,7 @@ add_dirty(json_t *facts, git_repository *repo, const git_oid *tree, size_t misse
 
 json_t *
 bc_git_assess_facts(git_repository *repo, const BcGitEntry *entry, const git_oid *tree,
-					size_t missed, const char *known, BcGitProblem *problem)
+					const json_t *missed, const char *known, BcGitProblem *problem)
 {
 	json_t	   *facts = json_object();
 	json_t	   *unpushed = json_array();
@@ -146,7 +148,7 @@ assess(git_repository *repo, const BcGitEntry *entry, const char *project, const
 		facts = bc_git_assess_facts(repo, entry, &snapshot.tree, snapshot.missed,
 									known != NULL ? known :
 									git_oid_tostr(hex, sizeof(hex), git_tree_id(base)), problem);
-	json_decref(snapshot.skipped);
+	bc_git_snapshot_free(&snapshot);
 	git_tree_free(base);
 	return facts;
 }

@@ -50,27 +50,6 @@ keep(Job *job, const BcGitEntry *entry, const git_oid *tree, const git_oid *base
 						  sizeof(job->turn_ref), problem));
 }
 
-/* The content with what lies in submodules' directories: no part of the diff, but of what would be missed. */
-static bool
-find_all(BcSnapshotOptions options, const BcSnapshot *snapshot, git_oid *tree, size_t *missed,
-		 BcGitProblem *problem)
-{
-	BcSnapshot	all;
-
-	git_oid_cpy(tree, &snapshot->tree);
-	*missed = snapshot->missed;
-	if (!snapshot->folded)
-		return true;
-	options.unfold_gitlinks = true;
-	options.max_file = BC_GIT_ANY_FILE;
-	if (!bc_git_snapshot(&options, &all, problem))
-		return false;
-	git_oid_cpy(tree, &all.tree);
-	*missed = all.missed;
-	json_decref(all.skipped);
-	return true;
-}
-
 static json_t *
 run(Job *job, BcGitProblem *problem)
 {
@@ -78,8 +57,6 @@ run(Job *job, BcGitProblem *problem)
 	BcSnapshot	snapshot;
 	BcGitEntry	entry;
 	git_oid		base;
-	git_oid		all;
-	size_t		missed;
 	char		hex[GIT_OID_HEXSZ + 1];
 	json_t	   *facts;
 	json_t	   *result = NULL;
@@ -99,8 +76,7 @@ run(Job *job, BcGitProblem *problem)
 	options.max_file = (size_t) job->max_bytes;
 	if (!bc_git_snapshot(&options, &snapshot, problem))
 		return NULL;
-	if (find_all(options, &snapshot, &all, &missed, problem) &&
-		keep(job, &entry, &snapshot.tree, &base, problem) &&
+	if (keep(job, &entry, &snapshot.tree, &base, problem) &&
 		(git_tree_lookup(&job->snapshot, job->repo, &snapshot.tree) == 0 ||
 		 bc_git_problem_git(problem, "the snapshot cannot be read")) &&
 		bc_git_changes(job->repo, job->base, job->snapshot, NULL, job->max_bytes, job->changes,
@@ -110,7 +86,7 @@ run(Job *job, BcGitProblem *problem)
 						   "changes", job->changes);
 	/* Nothing of the diff is dirty now; who asks later is told what was committed. */
 	git_oid_tostr(hex, sizeof(hex), &snapshot.tree);
-	facts = result != NULL ? bc_git_assess_facts(job->repo, &entry, &all, missed, hex, problem) : NULL;
+	facts = result != NULL ? bc_git_assess_facts(job->repo, &entry, &snapshot.tree, snapshot.missed, hex, problem) : NULL;
 	if (facts != NULL)
 		json_object_set_new(result, "facts", facts);
 	if (result != NULL && job->turn != 0)
@@ -120,7 +96,7 @@ run(Job *job, BcGitProblem *problem)
 	}
 	if (result != NULL && json_array_size(snapshot.skipped) > 0)
 		json_object_set(result, "skipped", snapshot.skipped);
-	json_decref(snapshot.skipped);
+	bc_git_snapshot_free(&snapshot);
 	return result;
 }
 

@@ -56,7 +56,7 @@ typedef struct Job
 	git_repository *repo;
 	char		archive[160];	/* ref; empty: nothing to keep */
 	json_t	   *skipped;		/* what the archive does not have, and why; NULL: not looked */
-	size_t		missed;			/* how much of that would be missed */
+	json_t	   *missed;			/* what of that would be missed */
 } Job;
 
 static bool
@@ -185,6 +185,7 @@ take_snapshot(Job *job, const git_tree *base, git_oid *tree, BcGitProblem *probl
 	ok = bc_git_snapshot(&options, &snapshot, problem);
 	git_oid_cpy(tree, &snapshot.tree);
 	json_decref(job->skipped);
+	json_decref(job->missed);
 	job->skipped = snapshot.skipped;
 	job->missed = snapshot.missed;
 	if (!job->has_entry)
@@ -541,6 +542,7 @@ bc_git_remove(const json_t *order)
 	if (job.parent >= 0)
 		close(job.parent);
 	json_decref(job.skipped);
+	json_decref(job.missed);
 	git_repository_free(job.repo);
 	return result;
 }

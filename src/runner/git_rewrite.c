@@ -68,7 +68,7 @@ snapshot(Job *job, git_oid *tree, BcGitProblem *problem)
 	if (!bc_git_snapshot(&options, &result, problem))
 		return false;
 	git_oid_cpy(tree, &result.tree);
-	json_decref(result.skipped);
+	bc_git_snapshot_free(&result);
 	return true;
 }
 

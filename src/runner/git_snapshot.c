@@ -31,9 +31,8 @@ typedef struct Walk
 	BcContent	content;
 	bool		unfold_gitlinks;
 	bool		leave_out;
-	bool		folded;
 	json_t	   *skipped;
-	size_t		missed;
+	json_t	   *missed;
 	BcGitProblem *problem;
 } Walk;
 
@@ -63,6 +62,15 @@ skip(Walk *walk, const char *path, const char *why)
 	snprintf(text, sizeof(text), "%s: %s", path, why);
 	if (json_array_size(walk->skipped) < MAX_SKIPPED)
 		json_array_append_new(walk->skipped, bc_git_string_json(text));
+}
+
+/* Somebody would look for it. */
+static void
+miss(Walk *walk, const char *path, const char *why)
+{
+	skip(walk, path, why);
+	if (json_array_size(walk->missed) < MAX_SKIPPED)
+		json_array_append_new(walk->missed, bc_git_path_json(path));
 }
 
 /* Something cannot be read: is it enough to say so? */
@@ -238,8 +246,7 @@ take(Walk *walk, int dir, const char *name, const char *prefix, const git_tree *
 		return true;			/* ours at the top, a nested repository's below */
 	if ((size_t) snprintf(path, sizeof(path), "%s%s", prefix, name) >= sizeof(path) - 1)
 	{
-		skip(walk, prefix, "a path in it is too long");
-		walk->missed++;
+		miss(walk, prefix, "a path in it is too long");
 		return true;
 	}
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
@@ -250,18 +257,18 @@ take(Walk *walk, int dir, const char *name, const char *prefix, const git_tree *
 	{
 		bool		more = !S_ISDIR(st.st_mode) || holds_files(dir, name);
 
-		walk->folded |= more;
 		if (more && !walk->unfold_gitlinks)
-			skip(walk, path, "what lies in a submodule's directory is no part of the project");
+			miss(walk, path, "what lies in a submodule's directory is no part of the project");
 		if (!more || !walk->unfold_gitlinks)
 			return add_child(walk, children, name, GIT_FILEMODE_COMMIT, git_tree_entry_id(base));
 	}
 	why = why_not(name, &st, base, depth);
 	if (why != NULL)
 	{
-		skip(walk, path, why);
 		if (S_ISREG(st.st_mode) || S_ISLNK(st.st_mode) || S_ISDIR(st.st_mode))
-			walk->missed++;
+			miss(walk, path, why);
+		else
+			skip(walk, path, why);
 		return true;
 	}
 	if (S_ISDIR(st.st_mode))
@@ -366,22 +373,29 @@ bc_git_snapshot(const BcSnapshotOptions *options, BcSnapshot *snapshot, BcGitPro
 	bool		empty;
 	bool		ok;
 
-	snapshot->skipped = NULL;
+	snapshot->skipped = snapshot->missed = NULL;
 	if (top < 0)
 		return bc_git_problem_errno(problem, BC_GIT_WORKTREE_MISSING, "the worktree \"%s\" is gone",
 									options->path);
 	walk.skipped = json_array();
+	walk.missed = json_array();
 	ok = bc_git_content_open(&walk.content, options->project, options->entry_dir, problem);
 	if (ok)
 		ok = walk_dir(&walk, top, "", options->base, 0, &snapshot->tree, &empty);
 	else
 		close(top);
 	bc_git_content_close(&walk.content);
-	snapshot->folded = walk.folded;
+	snapshot->skipped = walk.skipped;
 	snapshot->missed = walk.missed;
-	if (ok)
-		snapshot->skipped = walk.skipped;
-	else
-		json_decref(walk.skipped);
+	if (!ok)
+		bc_git_snapshot_free(snapshot);
 	return ok;
+}
+
+void
+bc_git_snapshot_free(BcSnapshot *snapshot)
+{
+	json_decref(snapshot->skipped);
+	json_decref(snapshot->missed);
+	snapshot->skipped = snapshot->missed = NULL;
 }

@@ -40,8 +40,7 @@ typedef struct BcSnapshot
 {
 	git_oid		tree;
 	json_t	   *skipped;		/* ["path: why"], at most 100; owned */
-	size_t		missed;			/* how many of those would be missed: files, links, directories */
-	bool		folded;			/* there is more where the base has submodules: unfold_gitlinks tells */
+	json_t	   *missed;			/* the paths of those that would be missed (not pipes, say), likewise; owned */
 } BcSnapshot;
 
 /*
@@ -50,5 +49,8 @@ typedef struct BcSnapshot
  */
 extern bool bc_git_snapshot(const BcSnapshotOptions *options, BcSnapshot *snapshot,
 							BcGitProblem *problem);
+
+/* Frees what a snapshot owns. */
+extern void bc_git_snapshot_free(BcSnapshot *snapshot);
 
 #endif							/* BC_RUNNER_GIT_SNAPSHOT_H */

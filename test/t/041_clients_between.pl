@@ -49,6 +49,18 @@ is(task_state($node, $held), 'running', 'the end of the task in its chat waits f
 $client->query_safe('COMMIT');
 settles($node, $held, 'completed', 'and comes');
 
+# ---- a lock on a session whose agent tells of itself for the first time ----
+
+add_fake_acp($node, 'quiet');
+$held = run_task($node, 'sleep 3; plan A|B; text done', 'demo', agent => 'quiet');
+ok(until_true(sub { task_state($node, $held) eq 'running' }), 'an agent runs');
+$client->query_safe("BEGIN; SELECT 1 FROM boocoder.sessions s JOIN boocoder.tasks t ON t.session_id = s.id WHERE t.id = $held FOR UPDATE OF s;");
+others_go_on('a lock on a session');
+ok(until_true(sub { sql($node, "SELECT count(*) FROM boocoder.events WHERE task_id = $held AND kind = 'plan'") eq '1' }), 'what it tells is stored meanwhile');
+others_go_on('a lock on a session whose agent has told something');
+$client->query_safe('COMMIT');
+settles($node, $held, 'completed', 'its own task ends when it is free');
+
 # ---- answer_permission() of a request that the agent withdraws, or that ends with its task ----
 
 $held = run_task($node, 'ask', 'demo', agent => 'fake');

@@ -79,6 +79,7 @@ my $task = task_in($session, 'echo in > sub/insub.txt; echo a >> hello.txt');
 settles($node, $task, 'completed', 'a file in a submodule');
 is(changes($session), 'hello.txt', 'is no change that could be applied');
 my $worktree = sql($node, "SELECT id FROM boocoder.worktrees WHERE session_id = $session");
+sql($node, "SELECT boocoder.wait_worktree($worktree, '20s')");
 my $risk = json->decode(sql($node, "SELECT boocoder.worktree_risk($worktree)"));
 is_deeply($risk->{dirty}, ['sub/insub.txt'], 'but told of');
 ok(!$risk->{safe}, 'as something that would be missed');
