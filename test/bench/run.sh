@@ -114,7 +114,9 @@ latency()
 		! pgrep -f 'bwrap.*sleep 3 0$' > /dev/null || break
 		sleep 0.05
 	done
-	tr '\0' '\n' < "/proc/$(pgrep -o -f 'bwrap.*sleep 3 0$')/cmdline" | sed '/^--$/q' > "$work/sandbox"
+	# but for what its runner had opened: that has a name, too
+	tr '\0' '\n' < "/proc/$(pgrep -o -f 'bwrap.*sleep 3 0$')/cmdline" | sed '/^--$/q' |
+		awk '/^--(ro-)?bind-fd$/ { sub(/-fd$/, ""); print; getline; getline; print } { print }' > "$work/sandbox"
 	chmod 644 "$work/sandbox"
 	as_user bash -c "$(declare -f bare); mapfile -t sandbox < '$work/sandbox'; bare 'bare spawn in the same sandbox' \"\${sandbox[@]}\" '$work/bin/clock'"
 	settled
