@@ -4,7 +4,8 @@
  *	  Batching of events on their way to the database.
  *
  * A batch is limited in bytes, so that no transaction gets old, and in age,
- * so that a reader sees events soon.
+ * so that a reader sees events soon.  How many bytes those are depends on the
+ * machine and on what else it does: batches get smaller while they take long.
  */
 #include "postgres.h"
 
@@ -14,6 +15,9 @@
 #include "utils/timestamp.h"
 
 #define BATCH_BYTES (128 * 1024)
+#define MIN_BATCH_BYTES (8 * 1024)
+#define LONG_MS 25
+#define SHORT_MS 10
 #define BATCH_ITEMS 256
 #define MAX_AGE_MS 10
 #define FULL_BYTES (4 * 1024 * 1024)
@@ -41,6 +45,7 @@ typedef struct Refusal
 static MemoryContext sink_context;
 static Batch *first;
 static Batch *last;
+static Size batch_bytes = MIN_BATCH_BYTES;	/* of the batches to come */
 static Size total_bytes;
 static Size bytes_passed;		/* since the last time that was a flood */
 static TimestampTz due;
@@ -75,7 +80,7 @@ bc_sink_add(int64 task_id, int64 fence, const StringInfoData *payload)
 {
 	Batch	   *batch = last;
 
-	if (batch == NULL || batch->n == BATCH_ITEMS || batch->bytes >= BATCH_BYTES)
+	if (batch == NULL || batch->n == BATCH_ITEMS || batch->bytes >= batch_bytes)
 		batch = open_batch();
 	batch->task_ids[batch->n] = task_id;
 	batch->fences[batch->n] = fence;
@@ -138,9 +143,21 @@ append_singly(Batch *batch)
 	return true;
 }
 
+static void
+adapt(TimestampTz began)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (TimestampDifferenceExceeds(began, now, LONG_MS))
+		batch_bytes = Max(batch_bytes / 2, MIN_BATCH_BYTES);
+	else if (!TimestampDifferenceExceeds(began, now, SHORT_MS))
+		batch_bytes = Min(batch_bytes * 2, BATCH_BYTES);
+}
+
 static bool
 append(Batch *batch)
 {
+	TimestampTz began = GetCurrentTimestamp();
 	int64		seq;
 
 	switch (batch->payloads[0] == NULL ? BC_DB_FAILED :
@@ -148,6 +165,7 @@ append(Batch *batch)
 	{
 		case BC_DB_OK:
 			last_seq = Max(last_seq, seq);
+			adapt(began);
 			return true;
 		case BC_DB_BUSY:
 			return false;

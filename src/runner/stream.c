@@ -11,7 +11,7 @@
 #include "runner/text.h"
 #include "runner/up.h"
 
-#define BATCH_BYTES (64 * 1024)
+#define BATCH_BYTES (32 * 1024)
 #define BATCH_MS 5
 #define MAX_STRING (256 * 1024)
 #define MAX_PART (512 * 1024)

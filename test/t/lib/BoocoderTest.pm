@@ -64,7 +64,7 @@ INIT
 }
 
 my $json = JSON::PP->new->canonical->allow_nonref;
-my $default_timeout = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 60;
+my $default_timeout = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
 
 sub deadline_seconds { return $default_timeout }
 sub now { return time() }
