@@ -162,13 +162,10 @@ kill_one(pid_t pid, int signal)
 void
 bc_leftovers_kill(void)
 {
-	List	   *found = find();
+	List	   *leftovers = find();
+	List	   *found = leftovers;
 	ListCell   *cell;
 
-	foreach(cell, found)
-		ereport(LOG,
-				(errmsg("boocoder ends process %d, a runner that an earlier dispatcher of this database left",
-						lfirst_int(cell))));
 	/*
 	 * They end in order first: where the postmaster is process 1, it is their
 	 * parent now, and takes a child that is killed for a backend that crashed.
@@ -182,4 +179,8 @@ bc_leftovers_kill(void)
 		pg_usleep(STEP_MS * 1000L);
 		found = find();
 	}
+	foreach(cell, leftovers)
+		ereport(LOG,
+				(errmsg("boocoder ended process %d, a runner that an earlier dispatcher of this database left",
+						lfirst_int(cell))));
 }
