@@ -91,7 +91,7 @@ for my $agent (qw(real-opencode real-qwen))
 
 	my $task = run_task($node, "!say Working.\n!read hello.txt\n!write hello.txt hello from $agent\\n\n!write $agent/new.txt new\\n\n!run rm src/old.txt\n!end All good.",
 		'demo', agent => $agent);
-	settles($node, $task, 'completed', "$agent: a task completes", 120);
+	settles($node, $task, 'completed', "$agent: a task completes");
 	like(text_of($node, $task), qr/Working\..*All good\./s, "$agent: what the model said is in the parts");
 	my @calls = sql_rows($node, "SELECT payload FROM boocoder.message_parts WHERE task_id = $task AND kind = 'tool_call' ORDER BY seq");
 	is(scalar(@calls), 4, "$agent: four tool calls");
@@ -120,7 +120,7 @@ for my $agent (qw(real-opencode real-qwen))
 	# ---- a follow-up in the same chat, then apply ----
 
 	my $more = sql($node, "SELECT boocoder.send($task, '!write $agent/second.txt second')");
-	settles($node, $more, 'completed', "$agent: a follow-up completes", 120);
+	settles($node, $more, 'completed', "$agent: a follow-up completes");
 	sql($node, "SELECT boocoder.apply($more)");
 	ok(until_true(sub { sql($node, "SELECT bool_and(status = 'applied') FROM boocoder.pending_changes WHERE task_id = $more") eq 't' }),
 		"$agent: everything is applied")
@@ -131,9 +131,9 @@ for my $agent (qw(real-opencode real-qwen))
 	# ---- cancel while the model does not answer ----
 
 	my $hanging = run_task($node, "!hang $agent", 'demo', agent => $agent);
-	ok(until_true(sub { requests(qr/!hang $agent/) > 0 }, 60), "$agent: waits for its model");
+	ok(until_true(sub { requests(qr/!hang $agent/) > 0 }), "$agent: waits for its model");
 	sql($node, "SELECT boocoder.cancel($hanging)");
-	settles($node, $hanging, 'cancelled', "$agent: is cancelled", 30);
+	settles($node, $hanging, 'cancelled', "$agent: is cancelled", 90);
 	# the follow-up's is kept for the next one
 	sql($node, 'UPDATE boocoder.chats SET closed_at = now()');
 	ok(none_left($node, undef, 5), "$agent: no process is left");
@@ -141,7 +141,7 @@ for my $agent (qw(real-opencode real-qwen))
 	# ---- a model that refuses the key ----
 
 	my $refused = run_task($node, '!status 401', 'demo', agent => $agent);
-	settles($node, $refused, 'failed', "$agent: a model that answers 401 fails the task", 60);
+	settles($node, $refused, 'failed', "$agent: a model that answers 401 fails the task");
 	like(task_row($node, $refused)->{failure_reason}, qr/^(?:agent_error|auth_required)$/, "$agent: with its reason");
 
 	# The next agent finds the same start.

@@ -187,13 +187,13 @@ sub try_agent
 	# a permission, given and refused
 	if ($can_ask)
 	{
-		ok(until_true(sub { asked($allowed) && asked($denied) }, 60), "$name: asks") or explain_task($node, $allowed);
+		ok(until_true(sub { asked($allowed) && asked($denied) }), "$name: asks") or explain_task($node, $allowed);
 		for ([ $allowed, 'allow' ], [ $denied, 'reject' ])
 		{
 			my $request = asked($_->[0]) or next;
 			sql($node, "SELECT boocoder.answer_permission($request, '$_->[1]')");
 		}
-		wait_settled($node, $_, 60) for $allowed, $denied;
+		wait_settled($node, $_) for $allowed, $denied;
 		my $outcome = join '; ', task_state($node, $allowed), changes($allowed), changes($denied);
 		is($outcome, "completed; add $name-allowed.txt; ", "$name: does what it was allowed to, and that only");
 		is(sql($node, "SELECT count(*) FROM boocoder.message_parts WHERE task_id = $denied AND kind = 'tool_call' AND payload->>'status' IN ('pending', 'in_progress')"),
@@ -202,9 +202,9 @@ sub try_agent
 	}
 
 	# a cancel while the model does not answer for the second time
-	ok(until_true(sub { grep { $_->{step} == 1 } requests($name, "$name-hangs") }, 60), "$name: waits for its model");
+	ok(until_true(sub { grep { $_->{step} == 1 } requests($name, "$name-hangs") }), "$name: waits for its model");
 	sql($node, "SELECT boocoder.cancel($hanging)");
-	$seen{cancel} = yes(wait_settled($node, $hanging, 30) eq 'cancelled');
+	$seen{cancel} = yes(wait_settled($node, $hanging, 90) eq 'cancelled');
 
 	# a model that refuses the key, and one that is busy at first
 	wait_settled($node, $_, 90) for $refused, $limited;
@@ -272,13 +272,13 @@ sub try_agent
 
 	# the probe, with nothing else under way: it has a deadline
 	sql($node, "SELECT boocoder.probe_agents('$agent')");
-	until_true(sub { sql($node, "SELECT count(*) FROM boocoder.available_agents WHERE name = '$agent' AND probed_at IS NOT NULL") }, 60);
+	until_true(sub { sql($node, "SELECT count(*) FROM boocoder.available_agents WHERE name = '$agent' AND probed_at IS NOT NULL") });
 	my $probed = sql_row($node, "SELECT * FROM boocoder.available_agents WHERE name = '$agent'") // {};
 	$seen{probe} = yes(($probed->{status} // '') eq 'ready' && ($probed->{version} // '') =~ /\d/);
 	diag("$name: probe: ", json->encode($probed)) if $seen{probe} eq 'no';
 	$row->{version} = ($probed->{version} // '') =~ /(\d+(?:\.\d+)+)/ ? $1 : '?';
 
-	ok(none_left($node, undef, 10), "$name: no process is left");
+	ok(none_left($node, undef, 30), "$name: no process is left");
 	for my $column (@columns)
 	{
 		my $expect = $expected{$name}{$column} // 'yes';
