@@ -116,7 +116,8 @@ my %settings = settings_files();
 spew("$scratch/settings/$_", $settings{$_}) for keys %settings;
 my $node = new_node('matrix', conf => <<"CONF");
 boocoder.sandbox_ro_paths = '$agents:$scratch/settings'
-boocoder.handshake_timeout = '60s'
+boocoder.handshake_timeout = '180s'
+boocoder.probe_timeout = '120s'
 boocoder.cancel_grace = '3s'
 boocoder.max_running = 7
 CONF

@@ -64,7 +64,7 @@ for my $pair ([qw(opencode-acp qwen-acp)], [qw(goose claude-acp)], [qw(opencode-
 			{
 				my $task = sql($node, 'INSERT INTO boocoder.tasks (project_id, session_id, chat_id, agent, input, permission_policy)'
 					  . " VALUES (1, $session, $chat, '$agent', " . literal("!end $agent-$chat-turn$turn.") . ", 'allow') RETURNING id");
-				settles($node, $task, 'completed', "$agent in chat $chat, turn $turn", 90);
+				settles($node, $task, 'completed', "$agent in chat $chat, turn $turn");
 				like(text_of($node, $task), qr/\Q$agent-$chat-turn$turn\E/, 'says what it was told to');
 			}
 		}
