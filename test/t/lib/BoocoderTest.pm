@@ -201,7 +201,11 @@ sub sql_rows
 sub session_open
 {
 	my ($node, $database) = @_;
-	return $node->background_psql($database // 'postgres', on_error_stop => 0);
+	my $psql = $node->background_psql($database // 'postgres', on_error_stop => 0);
+
+	# its time-out is for a query, not for as long as it is open
+	$psql->set_query_timer_restart if $psql->can('set_query_timer_restart');
+	return $psql;
 }
 
 sub session_close
