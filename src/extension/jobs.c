@@ -9,7 +9,6 @@
 #include "extension/jobs.h"
 #include "extension/runners.h"
 #include "lib/ilist.h"
-#include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -37,14 +36,10 @@ static int	nended;
 static void
 make_up(BcJob *job)
 {
-	StringInfoData json;
-
-	initStringInfo(&json);
-	appendStringInfoString(&json, "{\"ok\":false,\"reason\":\"internal_error\",\"message\":");
-	escape_json(&json, psprintf("could not store the result: %s", bc_db_error()));
-	appendStringInfoChar(&json, '}');
 	pfree(job->result);
-	job->result = MemoryContextStrdup(job->context, json.data);
+	job->result = MemoryContextStrdup(job->context,
+									  bc_runners_made_up(false, NULL, "internal_error",
+														 psprintf("could not store the result: %s", bc_db_error())));
 }
 
 static void

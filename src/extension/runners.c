@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
+#include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -197,6 +198,21 @@ bc_runners_retire(BcRunner *runner)
 {
 	runner->owner = NULL;
 	runner->retired = true;
+}
+
+char *
+bc_runners_made_up(bool ok, const char *outcome, const char *reason, const char *message)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfo(&json, "{\"ok\":%s,", ok ? "true" : "false");
+	if (outcome != NULL)
+		appendStringInfo(&json, "\"outcome\":\"%s\",", outcome);
+	appendStringInfo(&json, "\"reason\":\"%s\",\"message\":", reason);
+	escape_json(&json, message);
+	appendStringInfoChar(&json, '}');
+	return json.data;
 }
 
 void

@@ -79,6 +79,13 @@ extern void bc_runners_send(BcRunner *runner, BcFrameType type, const char *payl
  */
 extern void bc_runners_retire(BcRunner *runner);
 
+/*
+ * The text of a RESULT in the place of a runner that sent none, or whose can't
+ * be stored; allocated in the current context.  "outcome" NULL: it has none.
+ */
+extern char *bc_runners_made_up(bool ok, const char *outcome, const char *reason,
+								const char *message);
+
 /* Closes the socket; the runner ends by itself.  No callback.  Not for use in a callback. */
 extern void bc_runners_close(BcRunner *runner);
 

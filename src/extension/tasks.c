@@ -17,7 +17,6 @@
 #include "extension/tasks.h"
 #include "extension/turn.h"
 #include "lib/ilist.h"
-#include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -95,15 +94,10 @@ static void
 make_up(BcTurn *turn, char **slot, bool ok, const char *outcome, const char *reason,
 		const char *message)
 {
-	StringInfoData json;
+	char	   *text = bc_runners_made_up(ok, outcome, reason, message);
 
-	initStringInfo(&json);
-	appendStringInfo(&json, "{\"ok\":%s,\"outcome\":\"%s\",\"reason\":\"%s\",\"message\":",
-					 ok ? "true" : "false", outcome, reason);
-	escape_json(&json, message);
-	appendStringInfoChar(&json, '}');
-	keep(turn, slot, json.data);
-	pfree(json.data);
+	keep(turn, slot, text);
+	pfree(text);
 }
 
 static char **

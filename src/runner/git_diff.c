@@ -86,7 +86,8 @@ run(Job *job, BcGitProblem *problem)
 						   "changes", job->changes);
 	/* Nothing of the diff is dirty now; who asks later is told what was committed. */
 	git_oid_tostr(hex, sizeof(hex), &snapshot.tree);
-	facts = result != NULL ? bc_git_assess_facts(job->repo, &entry, &snapshot.tree, snapshot.missed, hex, problem) : NULL;
+	facts = result == NULL ? NULL :
+		bc_git_assess_facts(job->repo, &entry, &snapshot.tree, snapshot.missed, hex, problem);
 	if (facts != NULL)
 		json_object_set_new(result, "facts", facts);
 	if (result != NULL && job->turn != 0)
