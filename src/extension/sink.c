@@ -16,8 +16,7 @@
 
 #define BATCH_BYTES (128 * 1024)
 #define MIN_BATCH_BYTES (8 * 1024)
-#define LONG_MS 25
-#define SHORT_MS 10
+#define TARGET_US 10000
 #define BATCH_ITEMS 256
 #define MAX_AGE_MS 10
 #define FULL_BYTES (4 * 1024 * 1024)
@@ -143,15 +142,17 @@ append_singly(Batch *batch)
 	return true;
 }
 
+/* A batch of batch_bytes is to take TARGET_US; a smaller one that took less says nothing about that. */
 static void
-adapt(TimestampTz began)
+adapt(const Batch *batch, TimestampTz began)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		took = Max(GetCurrentTimestamp() - began, 1);
+	Size		fits = (Size) (batch->bytes * TARGET_US / took);
 
-	if (TimestampDifferenceExceeds(began, now, LONG_MS))
-		batch_bytes = Max(batch_bytes / 2, MIN_BATCH_BYTES);
-	else if (!TimestampDifferenceExceeds(began, now, SHORT_MS))
-		batch_bytes = Min(batch_bytes * 2, BATCH_BYTES);
+	if (took > TARGET_US)
+		batch_bytes = Max(Min(fits, batch_bytes), MIN_BATCH_BYTES);
+	else if (batch->bytes >= batch_bytes)
+		batch_bytes = Min(Min(fits, batch_bytes * 2), BATCH_BYTES);
 }
 
 static bool
@@ -165,7 +166,7 @@ append(Batch *batch)
 	{
 		case BC_DB_OK:
 			last_seq = Max(last_seq, seq);
-			adapt(began);
+			adapt(batch, began);
 			return true;
 		case BC_DB_BUSY:
 			return false;

@@ -11,10 +11,10 @@
 #include "runner/text.h"
 #include "runner/up.h"
 
-#define BATCH_BYTES (32 * 1024)
+#define BATCH_BYTES (8 * 1024)
 #define BATCH_MS 5
 #define MAX_STRING (256 * 1024)
-#define MAX_PART (512 * 1024)
+#define MAX_PART (128 * 1024)
 #define SUMMARY_BYTES 4000
 #define MAX_LOG (2 * 1024 * 1024)	/* of one stream in one turn */
 #define LOG_EVENT_COST 64		/* so that there is a limit to small ones, too */
