@@ -36,7 +36,8 @@ RUNNER_PACKAGES = libgit2 jansson libcurl
 RUNNER_CFLAGS = -std=c11 -O2 -g -D_GNU_SOURCE -Isrc -Wall -Wextra -Werror -Wno-missing-field-initializers \
 	-MMD -MP \
 	-fstack-protector-strong -D_FORTIFY_SOURCE=2 $(shell pkg-config --cflags $(RUNNER_PACKAGES))
-RUNNER_LIBS = -Wl,--as-needed $(shell pkg-config --libs $(RUNNER_PACKAGES))
+# Symbols are bound while a spare runner starts, not while a task waits for it.
+RUNNER_LIBS = -Wl,--as-needed -Wl,-z,relro,-z,now $(shell pkg-config --libs $(RUNNER_PACKAGES))
 RUNNER_OBJS = $(patsubst src/%.c,src/runner/build/%.o,$(wildcard src/runner/*.c src/common/*.c))
 EXTRA_CLEAN += src/runner/build
 

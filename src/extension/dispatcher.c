@@ -373,7 +373,7 @@ flush_events(TimestampTz now)
 static void
 serve(Oid extension)
 {
-	TimestampTz times[6];
+	TimestampTz times[7];
 	TimestampTz now;
 	uint32		work;
 	bool		slots_freed;
@@ -403,7 +403,7 @@ serve(Oid extension)
 		times[1] = bc_jobs_tick(now);
 	}
 
-	bc_runners_fill(bc_spare_runners, now);
+	times[6] = bc_runners_fill(bc_spare_runners, now);
 	publish_status();
 	leave_if_held();
 
@@ -529,7 +529,7 @@ bc_dispatcher_main(Datum arg)
 	MemoryContextSwitchTo(scratch);
 	await_version();
 	bc_leftovers_kill();
-	bc_runners_fill(bc_spare_runners, GetCurrentTimestamp());
+	(void) bc_runners_fill(bc_spare_runners, GetCurrentTimestamp());
 	reconcile();
 
 	for (;;)

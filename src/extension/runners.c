@@ -26,6 +26,8 @@
 #define FAIR_SHARE (512 * 1024)
 /* After a spare that could not be started or did not live */
 #define SPARE_RETRY_MS 1000
+/* A runner that has just been given an order has the processors to itself, until it has started its agent */
+#define REFILL_MS 20
 #define STARTS_PER_CALL 2
 /* The wait set, and what the server may want besides */
 #define OTHER_FDS 2
@@ -40,7 +42,7 @@ static int	nrunners;
 static int	nspares;
 static uint64 version;
 static uint64 last_turn;
-static TimestampTz next_spare;
+static TimestampTz next_spare;	/* none is started before */
 
 /* Those that have been closed but not reaped, and since when; 0: it was killed, too */
 typedef struct Ended
@@ -128,7 +130,7 @@ start(char *const *prefix)
 	return runner;
 }
 
-void
+TimestampTz
 bc_runners_fill(int wanted, TimestampTz now)
 {
 	for (int i = 0; i < STARTS_PER_CALL && nspares < wanted && now >= next_spare; i++)
@@ -141,6 +143,7 @@ bc_runners_fill(int wanted, TimestampTz now)
 			next_spare = TimestampTzPlusMilliseconds(now, SPARE_RETRY_MS);
 		}
 	}
+	return nspares < wanted ? Max(next_spare, now) : 0;
 }
 
 BcRunner *
@@ -162,6 +165,13 @@ bc_runners_order(const BcRunnerOwner *owner, void *owner_data, char *const *pref
 	}
 	if (runner == NULL)
 		runner = start(prefix);
+	else
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		if (next_spare <= now)
+			next_spare = TimestampTzPlusMilliseconds(now, REFILL_MS);
+	}
 	if (runner == NULL)
 		return NULL;
 	nspares--;

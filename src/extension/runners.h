@@ -52,8 +52,11 @@ struct BcRunner
 /* Sets up the pool; once in the life of the process. */
 extern void bc_runners_init(void);
 
-/* Starts spares until there are "wanted"; no more than a few in one call. */
-extern void bc_runners_fill(int wanted, TimestampTz now);
+/*
+ * Starts spares until there are "wanted"; no more than a few in one call, and
+ * none right after an order.  When it is to be called again; 0: no need.
+ */
+extern TimestampTz bc_runners_fill(int wanted, TimestampTz now);
 
 /*
  * Gives an order (JSON text) to a runner; to a spare one, unless a launch

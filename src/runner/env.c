@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,6 +12,7 @@
 
 #include "runner/buf.h"
 #include "runner/env.h"
+#include "runner/paths.h"
 
 #define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
 #define MAX_SECRET (64 * 1024)
@@ -155,8 +155,7 @@ base(const json_t *order)
 {
 	const json_t *sandbox = json_object_get(order, "sandbox");
 	const json_t *place = json_object_get(order, "place");
-	const struct passwd *user = getpwuid(geteuid());
-	const char *name = user != NULL ? user->pw_name : "nobody";
+	const char *name = bc_paths_user()->name;
 	json_t	   *env = json_object();
 
 	set(env, "PATH", text(sandbox, "agent_path", DEFAULT_PATH));

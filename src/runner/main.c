@@ -129,6 +129,8 @@ main(void)
 
 	become_runner();
 	bc_up_init();
+	/* What takes time when it is first asked for is asked for while nobody waits. */
+	(void) bc_paths_user();
 	if (!bc_up_wait_order(&payload))
 		return 0;
 	for (order = read_order(&payload); order != NULL;)

@@ -127,11 +127,30 @@ expand(json_t *object, const char *key, const char *home)
 	free(expanded);
 }
 
+const BcUser *
+bc_paths_user(void)
+{
+	static BcUser user = {"nobody", "/nonexistent"};
+	static bool known = false;
+
+	if (!known)
+	{
+		const struct passwd *entry = getpwuid(geteuid());
+
+		if (entry != NULL)
+		{
+			user.name = bc_strdup(entry->pw_name);
+			user.home = bc_strdup(entry->pw_dir);
+			known = true;
+		}
+	}
+	return &user;
+}
+
 void
 bc_paths_expand_home(json_t *order)
 {
-	const struct passwd *user = getpwuid(geteuid());
-	const char *home = user != NULL && user->pw_dir != NULL ? user->pw_dir : "/nonexistent";
+	const char *home = bc_paths_user()->home;
 	json_t	   *sandbox = json_object_get(order, "sandbox");
 
 	expand(order, "root", home);

@@ -19,6 +19,15 @@ extern bool bc_paths_is_below(const char *path, const char *base);
  */
 extern char *bc_paths_resolve(const char *path);
 
+/* The user that this process runs as; looked up once, "nobody" where there is no entry. */
+typedef struct BcUser
+{
+	const char *name;
+	const char *home;
+} BcUser;
+
+extern const BcUser *bc_paths_user(void);
+
 /*
  * Replaces a leading "~/" in the places an order names by the home directory
  * of the user this process runs as: who sends the order need not know it.

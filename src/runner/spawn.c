@@ -4,7 +4,9 @@
  *	  Starting the process of an agent, and the guard.
  *
  * Between fork() and exec() only async-signal-safe calls are made, and a
- * failure travels back as an errno over a pipe that the exec closes.
+ * failure travels back as an errno over a pipe that the exec closes.  What
+ * execs at once is started by vfork(): copying a page table and then page by
+ * page costs more than all the rest.  posix_spawn() can't do all we need.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -165,7 +167,7 @@ close_from(int first)
 		close(fd);
 }
 
-static void
+static _Noreturn void
 fail(int fd)
 {
 	int			error = errno;
@@ -187,7 +189,7 @@ default_signals(void)
 }
 
 /* In the child: becomes the agent.  "controlled": by the terminal that it is on. */
-static void
+static _Noreturn void
 become(const BcLaunch *launch, Pipes *pipes, bool controlled, pid_t parent)
 {
 	static const char oom[] = "800";
@@ -228,6 +230,28 @@ become(const BcLaunch *launch, Pipes *pipes, bool controlled, pid_t parent)
 	close_from(BC_LAUNCH_FIRST_MOUNT + (int) launch->nmounts);
 	execve(launch->argv[0], launch->argv, launch->envp);
 	fail(FAILURE_FD);
+}
+
+/*
+ * Starts the process that becomes the agent.  No signal reaches it before it
+ * has reset its actions: a handler of ours would run in our memory.  -1: errno
+ * is set.
+ */
+static pid_t
+start_agent(const BcLaunch *launch, Pipes *pipes, bool controlled)
+{
+	pid_t		self = getpid();
+	sigset_t	all;
+	sigset_t	before;
+	pid_t		pid;
+
+	sigfillset(&all);
+	(void) sigprocmask(SIG_SETMASK, &all, &before);
+	pid = vfork();
+	if (pid == 0)
+		become(launch, pipes, controlled, self);
+	(void) sigprocmask(SIG_SETMASK, &before, NULL);
+	return pid;
 }
 
 static void
@@ -299,7 +323,6 @@ stand_guard(pid_t agent, int control)
 static void
 guard(const BcLaunch *launch, Pipes *pipes, bool terminal)
 {
-	pid_t		self;
 	pid_t		agent;
 	int			control;
 
@@ -308,12 +331,9 @@ guard(const BcLaunch *launch, Pipes *pipes, bool terminal)
 	default_signals();
 	(void) signal(SIGHUP, SIG_IGN);
 	(void) prctl(PR_SET_CHILD_SUBREAPER, 1);
-	self = getpid();
-	agent = fork();
+	agent = start_agent(launch, pipes, terminal);
 	if (agent < 0)
 		fail(pipes->failure[WRITE_END]);
-	if (agent == 0)
-		become(launch, pipes, terminal, self);
 	control = dup2(pipes->control[READ_END], STDIN_FILENO);
 	(void) fcntl(STDIN_FILENO, F_SETFD, FD_CLOEXEC);
 	close(STDOUT_FILENO);
@@ -342,7 +362,6 @@ bc_spawn(const BcLaunch *launch, const BcTerminal *terminal, BcChild *child)
 {
 	Pipes		pipes;
 	int			error = open_pipes(&pipes);
-	pid_t		self = getpid();
 	ssize_t		n;
 
 	if (error != 0)
@@ -352,7 +371,7 @@ bc_spawn(const BcLaunch *launch, const BcTerminal *terminal, BcChild *child)
 		close_pipes(&pipes);
 		return error;
 	}
-	child->pid = fork();
+	child->pid = launch->guarded ? fork() : start_agent(launch, &pipes, false);
 	if (child->pid < 0)
 	{
 		error = errno;
@@ -361,12 +380,8 @@ bc_spawn(const BcLaunch *launch, const BcTerminal *terminal, BcChild *child)
 	}
 	if (child->pid == 0)
 	{
-		if (launch->guarded)
-		{
-			close(pipes.control[WRITE_END]);
-			guard(launch, &pipes, terminal != NULL);
-		}
-		become(launch, &pipes, false, self);
+		close(pipes.control[WRITE_END]);
+		guard(launch, &pipes, terminal != NULL);
 	}
 
 	bc_spawn_close(&pipes.failure[WRITE_END]);
