@@ -766,9 +766,7 @@ BEGIN
 		 WHERE c.status IN ('pending', 'conflict');
 		UPDATE boocoder.jobs j SET state = 'failed', error = 'belongs to the original of this database', ended_at = now()
 		 WHERE j.state IN ('queued', 'running');
-		-- not even those in the trash are ours to remove
-		UPDATE boocoder.worktrees w SET status = 'removed', deleted_at = coalesce(w.deleted_at, now()), request = NULL, assess_requested_at = NULL
-		 WHERE w.status <> 'removed';
+		-- its worktrees, even those in the trash, are of another origin: _disown()
 	ELSIF home.database IS NOT NULL THEN
 		UPDATE boocoder.worktrees w SET origin = boocoder._host() ->> 'origin'
 		 WHERE w.origin = home.system_identifier || '-' || home.database;
@@ -1251,6 +1249,11 @@ BEGIN
 	IF outcome IS NULL THEN
 		outcome := CASE WHEN t.cancel_requested_at IS NULL THEN 'failed' ELSE 'cancelled' END;
 		reason := CASE outcome WHEN 'failed' THEN 'internal_error' ELSE 'cancelled' END;
+	END IF;
+	-- an event was refused of an agent that was not to go on anyway
+	IF reason = 'bad_event' AND t.cancel_requested_at IS NOT NULL THEN
+		outcome := 'cancelled';
+		reason := 'cancelled';
 	END IF;
 	IF (diff ->> 'ok')::boolean THEN
 		PERFORM boocoder._store_changes(t, diff);

@@ -39,6 +39,12 @@ for my $when ('in the middle', 'as the last word', 'often')
 	is(sql($node, "SELECT path FROM boocoder.pending_changes WHERE task_id = $task{$when}"), 'made.txt',
 		"refused $when: what was changed is offered");
 }
+# Whoever cancels a task gets a cancelled one, whatever its agent's last word was.
+my $cancelled = run_task($node, q(trap 'echo poi""son; exit' TERM; echo x > made.txt; echo begun; while :; do sleep 0.05; done), 'demo', agent => 'shell');
+ok(until_true(sub { said_so_far($node, $cancelled) =~ /begun/ }), 'a task runs');
+sql($node, "SELECT boocoder.cancel($cancelled)");
+settles($node, $cancelled, 'cancelled', 'refused when it was cancelled: the task is cancelled', 20);
+like(task_row($node, $cancelled)->{error}, qr/not that word/, 'and says what was refused');
 # What its agent used is charged all the same.
 add_fake_acp($node, 'fake');
 my $used = run_task($node, 'turn-usage 10 5 0; text poi; text son; text poison', 'demo', agent => 'fake');
