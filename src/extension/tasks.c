@@ -473,8 +473,14 @@ bc_tasks_break(int64 task_id, const char *error)
 	if (turn == NULL)
 		return;
 	fail_for_event(turn, error);
-	/* An agent that is through is beyond it: its diff is taken all the same. */
+	/* It may be through, and what it used is in its result. */
 	if (turn->runner != NULL && agent_works(turn))
+	{
+		bc_runners_read(turn->runner);
+		turn = find(task_id);
+	}
+	/* An agent that is through is beyond it: its diff is taken all the same. */
+	if (turn != NULL && turn->runner != NULL && agent_works(turn))
 	{
 		BcRunner   *runner = turn->runner;
 

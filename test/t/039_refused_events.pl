@@ -17,6 +17,7 @@ add_shell_agent($node, 'shell');
 sql($node, q{
 	CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 	BEGIN
+		IF new.payload::text LIKE '%slow poison%' THEN PERFORM pg_sleep(0.5); END IF;
 		IF new.payload::text LIKE '%poison%' THEN RAISE EXCEPTION 'not that word'; END IF;
 		RETURN new;
 	END $$;
@@ -45,9 +46,9 @@ ok(until_true(sub { said_so_far($node, $cancelled) =~ /begun/ }), 'a task runs')
 sql($node, "SELECT boocoder.cancel($cancelled)");
 settles($node, $cancelled, 'cancelled', 'refused when it was cancelled: the task is cancelled', 20);
 like(task_row($node, $cancelled)->{error}, qr/not that word/, 'and says what was refused');
-# What its agent used is charged all the same.
+# What its agent used is charged all the same, when it was through before the refusal was known.
 add_fake_acp($node, 'fake');
-my $used = run_task($node, 'turn-usage 10 5 0; text poi; text son; text poison', 'demo', agent => 'fake');
+my $used = run_task($node, 'turn-usage 10 5 0; text poi; text son; text slow poison', 'demo', agent => 'fake');
 settles($node, $used, 'failed', 'refused in the answer of an agent that counts', 20);
 is(task_row($node, $used)->{failure_reason}, 'bad_event', 'it fails for that');
 cmp_ok(sql($node, "SELECT coalesce(sum(input_tokens), 0) FROM boocoder.usage_events WHERE task_id = $used"), '>', 0, 'its tokens are counted');
