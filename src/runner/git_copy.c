@@ -140,8 +140,8 @@ open_parents(const Copy *copy, const char *path, int *from, int *to, const char 
 		*to = below_to;
 		part = slash + 1;
 	}
-	slash = strrchr(path, '/');
-	*name = slash != NULL ? slash + 1 : path;
+	*name = strrchr(path, '/');
+	*name = *name != NULL ? *name + 1 : path;
 	free(parts);
 	return *from >= 0 && *to >= 0;
 }
