@@ -352,6 +352,16 @@ look_in_errors(VersionSearch *search)
 	bc_lines_free(&lines);
 }
 
+/* A "command" is any program; many know no such option, "sh" among them.  From 126 on it did not run, or crashed. */
+static bool
+only_refuses(const BcProbe *probe, const BcTalk *talk, const char *reason)
+{
+	const char *transport = text_of(probe->order, "transport");
+
+	return transport != NULL && strcmp(transport, "command") == 0 &&
+		strcmp(reason, "agent_exited") == 0 && talk->exit_code > 0 && talk->exit_code < 126;
+}
+
 /* What is wrong with the answer to --version.  A program that runs to a good end is one, anyway. */
 static void
 judge_version(BcProbe *probe, const BcTalk *talk, BcTalkStatus status, bool has_protocol)
@@ -364,7 +374,7 @@ judge_version(BcProbe *probe, const BcTalk *talk, BcTalkStatus status, bool has_
 		char	   *message = bc_asprintf("asked for its version, the program %s", ending);
 		const char *reason = exit_reason(talk);
 
-		if (has_protocol)
+		if (has_protocol || only_refuses(probe, talk, reason))
 			bc_probe_note(probe, message);
 		else
 			bc_probe_settle(probe, "error", strcmp(reason, "agent_exited") == 0 ?

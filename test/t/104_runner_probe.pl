@@ -153,6 +153,13 @@ $result = probe(program('garbage', 'head -c 300000 /dev/urandom | tr -d .; echo'
 status_is($result, 'ready', 'version_failed', 'garbage on stdout and a good end');
 is($result->{version}, undef, 'no version');
 
+$result = probe(program('refusing', 'echo "Illegal option --" >&2; exit 2'), @no_protocol);
+status_is($result, 'ready', 'version_failed', 'any program may know no --version');
+like($result->{message}, qr/status 2: Illegal option/, 'what it said is kept');
+$result = probe('refusing', transport => 'claude');
+status_is($result, 'error', 'version_failed', 'an agent has to know it');
+status_is(probe(program('broken', 'exit 127'), @no_protocol), 'error', 'version_failed', 'a program whose interpreter fails');
+
 $result = probe(program('crashing', 'echo "Node.js v20.1.0" >&2; echo "cannot find module" >&2; kill -SEGV $$'), @no_protocol);
 status_is($result, 'error', 'version_failed', 'a program that crashes');
 like($result->{message}, qr/signal 11: cannot find module/, 'signal and last words are in the message');
