@@ -137,7 +137,7 @@ bc_paths_user(void)
 	{
 		const struct passwd *entry = getpwuid(geteuid());
 
-		if (entry != NULL)
+		if (entry != NULL && entry->pw_dir != NULL)
 		{
 			user.name = bc_strdup(entry->pw_name);
 			user.home = bc_strdup(entry->pw_dir);
