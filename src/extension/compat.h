@@ -37,12 +37,17 @@
 
 /*
  * CHECK_FOR_INTERRUPTS() for a worker outside of a transaction: there is
- * nothing to cancel then, and pg_cancel_backend() must not end it.
+ * nothing to cancel then, and pg_cancel_backend() must not end it.  What came
+ * together with the time-out of a lock is looked at, too: ProcessInterrupts()
+ * raises the error of that first, with InterruptPending off, and a barrier
+ * would stay unanswered (DROP DATABASE waits for it) through all the time-outs
+ * that follow.
  */
 static inline void
 bc_serve_interrupts(void)
 {
 	QueryCancelPending = false;
+	InterruptPending = true;
 	CHECK_FOR_INTERRUPTS();
 }
 

@@ -8,7 +8,9 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use BoocoderTest;
+use IPC::Run ();
 use Test::More;
+use Time::HiRes qw(usleep);
 
 my $node = new_node('manners', conf => <<'CONF');
 boocoder.max_running = 10
@@ -72,20 +74,22 @@ for my $round (1 .. 3)
 # The oldest transaction of a worker, looked at 300 times. What a worker waited for a processor, while sixteen processes
 # of the flood are at them, is the machine's share and counted apart.
 my $sampled = sql($node, q{
-	CREATE TEMP TABLE seen (began timestamptz, age interval, waited bigint);
+	CREATE TEMP TABLE seen (at timestamptz, pid integer, began timestamptz, waited bigint);
 	DO $$
 	BEGIN
 		FOR i IN 1 .. 300 LOOP
 			PERFORM pg_stat_clear_snapshot();
-			INSERT INTO seen SELECT xact_start, clock_timestamp() - xact_start,
-					split_part(pg_read_file('/proc/' || pid || '/schedstat', 0, 100, true), ' ', 2)::bigint
-				FROM pg_stat_activity WHERE backend_type LIKE 'boocoder%' AND xact_start IS NOT NULL;
+			INSERT INTO seen SELECT clock_timestamp(), pid, xact_start,
+					split_part(pg_read_file('/proc/' || pid || '/schedstat', 0, 100, true), ' ', 2)::bigint / 1000000
+				FROM pg_stat_activity WHERE backend_type LIKE 'boocoder%';
 			PERFORM pg_sleep(0.01);
 		END LOOP;
 	END $$;
 	SELECT coalesce(max(age - waited), 0)::int || ' ' || coalesce(max(age), 0)::int
-	  FROM (SELECT extract(milliseconds FROM max(age)) AS age,
-				   coalesce(max(waited) - min(waited), 0) / 1000000 AS waited FROM seen GROUP BY began) x});
+	  FROM (SELECT extract(milliseconds FROM max(s.at) - s.began) AS age,
+				   coalesce(max(s.waited) - coalesce((SELECT max(b.waited) FROM seen b WHERE b.pid = s.pid AND b.at < s.began),
+													 min(s.waited)), 0) AS waited
+			  FROM seen s WHERE s.began IS NOT NULL GROUP BY s.pid, s.began) x});
 my ($oldest, $seen) = split ' ', $sampled;
 cmp_ok($oldest, '<=', 100, "no transaction of a worker was older than 100 ms (oldest: $oldest ms, with its waits for a processor $seen ms)");
 
@@ -125,9 +129,27 @@ $locker->query_safe('BEGIN; LOCK TABLE boocoder.tasks, boocoder.events IN ACCESS
 sql($node, 'CREATE DATABASE other', 'template1');
 $ms = milliseconds('DROP DATABASE other', 'template1');
 cmp_ok($ms, '<', 1000, "DROP DATABASE beside a table lock took $ms ms");
+
+# When what DROP DATABASE asks of everybody arrives together with the end of the dispatcher's wait for a lock: it stands
+# still for longer than that.
+sql($node, 'CREATE DATABASE other', 'template1');
 my $before = dispatcher_pid($node);
+ok(until_true(sub {
+	return 0 if sql($node, "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $before", 'template1') ne 't';
+	kill STOP => $before;
+	return 1 if sql($node, "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $before", 'template1') eq 't';
+	kill CONT => $before;
+	return 0 }), 'the dispatcher waits for a lock');
+my $drop = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('template1'), '-c', 'DROP DATABASE other' ]);
+usleep(500_000);
+my $released = now();
+kill CONT => $before;
+until_true(sub { $drop->pump_nb if $drop->pumpable; return !$drop->pumpable }, 5);
+$ms = int(1000 * (now() - $released));
+cmp_ok($ms, '<', 1000, "DROP DATABASE that comes with a time-out of a lock took $ms ms");
 $locker->query_safe('COMMIT');
 session_close($locker);
+$drop->pumpable ? $drop->kill_kill : $drop->finish;
 $other = run_task($node, 'echo after', 'demo', agent => 'shell');
 settles($node, $other, 'completed', 'after a table lock the next task runs', 15);
 is(dispatcher_pid($node), $before, 'by the same dispatcher');
