@@ -354,12 +354,12 @@ look_in_errors(VersionSearch *search)
 
 /* A "command" is any program; many know no such option, "sh" among them.  From 126 on it did not run, or crashed. */
 static bool
-only_refuses(const BcProbe *probe, const BcTalk *talk, const char *reason)
+may_refuse(const BcProbe *probe, const BcTalk *talk)
 {
 	const char *transport = text_of(probe->order, "transport");
 
 	return transport != NULL && strcmp(transport, "command") == 0 &&
-		strcmp(reason, "agent_exited") == 0 && talk->exit_code > 0 && talk->exit_code < 126;
+		talk->exit_code > 0 && talk->exit_code < 126;
 }
 
 /* What is wrong with the answer to --version.  A program that runs to a good end is one, anyway. */
@@ -373,12 +373,12 @@ judge_version(BcProbe *probe, const BcTalk *talk, BcTalkStatus status, bool has_
 		char	   *ending = bc_probe_ending(talk);
 		char	   *message = bc_asprintf("asked for its version, the program %s", ending);
 		const char *reason = exit_reason(talk);
+		bool		exited = strcmp(reason, "agent_exited") == 0;
 
-		if (has_protocol || only_refuses(probe, talk, reason))
+		if (has_protocol || (exited && may_refuse(probe, talk)))
 			bc_probe_note(probe, message);
 		else
-			bc_probe_settle(probe, "error", strcmp(reason, "agent_exited") == 0 ?
-							"version_failed" : reason, message);
+			bc_probe_settle(probe, "error", exited ? "version_failed" : reason, message);
 		free(ending);
 	}
 	else if (has_protocol && status != BC_TALK_CANCELLED)

@@ -10,7 +10,6 @@ use lib "$FindBin::RealBin/lib";
 use BoocoderTest;
 use IPC::Run ();
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $node = new_node('manners', conf => <<'CONF');
 boocoder.max_running = 10
@@ -134,14 +133,20 @@ cmp_ok($ms, '<', 1000, "DROP DATABASE beside a table lock took $ms ms");
 # still for longer than that.
 sql($node, 'CREATE DATABASE other', 'template1');
 my $before = dispatcher_pid($node);
+my $stopped;
 ok(until_true(sub {
 	return 0 if sql($node, "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $before", 'template1') ne 't';
 	kill STOP => $before;
+	$stopped = now();
 	return 1 if sql($node, "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $before", 'template1') eq 't';
 	kill CONT => $before;
 	return 0 }), 'the dispatcher waits for a lock');
 my $drop = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('template1'), '-c', 'DROP DATABASE other' ]);
-usleep(500_000);
+until_true(sub {
+	$drop->pump_nb if $drop->pumpable;
+	# longer than the dispatcher's lock_timeout, and asked; 14 asks nobody
+	return now() - $stopped > 0.2 && (!$drop->pumpable
+		|| sql($node, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ProcSignalBarrier'", 'template1') ne '0') });
 my $released = now();
 kill CONT => $before;
 until_true(sub { $drop->pump_nb if $drop->pumpable; return !$drop->pumpable }, 5);
